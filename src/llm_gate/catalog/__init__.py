@@ -1,0 +1,1 @@
+"""The catalog: data files of providers and models, and their loader."""

@@ -1,0 +1,164 @@
+"""Providers and models as data: what a catalog file may say, and the catalog made from it."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Literal
+
+from msgspec import Struct
+
+from llm_gate.domain.pricing import Price, PriceCondition, Unit
+
+Operation = Literal[
+    "chat",
+    "embedding",
+    "image",
+    "image_edit",
+    "face_swap",
+    "video",
+    "speech",
+    "transcription",
+    "search",
+    "fine_tune",
+]
+Ability = Literal["tools", "images", "audio", "video", "files", "json_object", "json_schema", "thinking"]
+
+
+class PriceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A price as written in a file: `usd` (decimal text) for `per` units."""
+
+    unit: Unit
+    usd: str
+    per: int = 1
+    condition: PriceCondition | None = None
+    since: date | None = None
+    source: str | None = None
+    checked: date | None = None
+
+
+class AuthSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a credential travels and which environment variables may hold it (first one set wins).
+
+    kind "bearer" sends `Authorization: Bearer …`, "header" the named header, "none" nothing. With
+    `optional`, the provider counts as configured without a credential.
+    """
+
+    kind: Literal["bearer", "header", "none"] = "bearer"
+    header: str | None = None
+    env: str | tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The environment variables, in order of precedence."""
+        return (self.env,) if isinstance(self.env, str) else self.env
+
+
+class RegionSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Environment variables of a provider that is reached at one address per region.
+
+    `key` and `endpoint` hold `{region}` where the region's name stands, or name the region-less variable.
+    """
+
+    key: str
+    endpoint: str
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model as written in a file. `deployment` is the vendor-side name where it differs from `name`.
+
+    `retired_on` with `replacement` sends requests for the name to another model of the same provider from
+    that day on. `aliases` are other names of the same model.
+    """
+
+    name: str
+    label: str | None = None
+    description: str | None = None
+    operations: tuple[Operation, ...] = ("chat",)
+    abilities: tuple[Ability, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    training_data: str | None = None
+    prices: tuple[PriceSpec, ...] = ()
+    aliases: tuple[str, ...] = ()
+    retired_on: date | None = None
+    replacement: str | None = None
+    deployment: str | None = None
+    region: str | None = None
+    api_version: str | None = None
+
+
+class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider as written in a file; the operator's file may give any part of it.
+
+    `dialect` names the wire format; `module` a file in providers/ where the vendor needs code of its own.
+    `rank` orders the providers that are tried when nobody names one (none: never). `finish_is_end` is for
+    vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
+    """
+
+    label: str | None = None
+    description: str | None = None
+    aliases: tuple[str, ...] = ()
+    dialect: str | None = None
+    module: str | None = None
+    base_url: str | None = None
+    auth: AuthSpec = AuthSpec(kind="none")
+    regions: tuple[RegionSpec, ...] = ()
+    api_version: str | None = None
+    api_version_env: str | None = None
+    base_url_env: str | None = None
+    rank: int | None = None
+    defaults: Mapping[Operation, str] = {}
+    finish_is_end: bool = False
+    max_tokens_field: str | None = None
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = {}
+    control_header: str | None = None
+    ca_file: str | None = None
+    enabled: bool = True
+    models: tuple[ModelSpec, ...] = ()
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """One model of one provider. `listed` is False for a name that is passed through unknown."""
+
+    id: str
+    provider: str
+    name: str
+    label: str
+    description: str
+    operations: tuple[Operation, ...]
+    abilities: frozenset[Ability] = frozenset()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    training_data: str | None = None
+    prices: tuple[Price, ...] = ()
+    aliases: tuple[str, ...] = ()
+    retired_on: date | None = None
+    replacement: str | None = None
+    deployment: str | None = None
+    region: str | None = None
+    api_version: str | None = None
+    listed: bool = True
+
+    def is_retired(self, on: date) -> bool:
+        """Tell whether the vendor has switched the model off by a day."""
+        return self.retired_on is not None and self.retired_on <= on
+
+
+class ProviderEntry(Struct, frozen=True, kw_only=True):
+    """One provider of the catalog with its models by name (aliases included)."""
+
+    id: str
+    name: str
+    label: str
+    description: str
+    spec: ProviderSpec
+    models: Mapping[str, Model]
+
+
+class Catalog(Struct, frozen=True, kw_only=True):
+    """Everything that can be named: providers by canonical name, their other names, and model aliases."""
+
+    providers: Mapping[str, ProviderEntry]
+    provider_aliases: Mapping[str, str]
+    aliases: Mapping[str, tuple[str, ...]]

@@ -1,0 +1,248 @@
+"""Every error the gateway raises, sorted by what the caller can do about it; never an HTTP number.
+
+GateError                       code, message, details
+├── CallerError                 the caller must change something
+│   ├── InvalidRequest  NotAuthenticated  NotAllowed  NotFound  Conflict
+│   └── MethodNotAllowed  TooLarge  UnsupportedMedia  LoopDetected
+├── ProviderError               provider, model, upstream status, safe excerpt
+│   ├── ProviderUnavailable  ProviderTimeout            another try may work
+│   ├── ProviderRateLimited  ProviderQuotaExhausted     time or another provider helps
+│   ├── ProviderAuthFailed  ProviderModelGone           our side is wrong: another provider helps
+│   ├── BadProviderResponse                             the answer cannot be trusted
+│   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
+├── AllAttemptsFailed           every ProviderError in order
+└── GateFault                   ours: storage, configuration
+"""
+
+import re
+from collections.abc import Sequence
+
+EXCERPT_CHARS = 500
+
+# Credential shapes that vendors are known to quote back in their messages, also half masked.
+_CREDENTIAL = re.compile(
+    r"(?i)(?:\b(?:sk|pk|rk|gsk|hf|xai|AIza|AQ|key)[-_.][A-Za-z0-9_\-*.]{4,}|\bAIza[A-Za-z0-9_\-*]{4,}"
+    r"|\bbearer\s+[^\s\"',;]+|\b[A-Za-z0-9_\-]{2,}\*{3,}[A-Za-z0-9_\-]*)"
+)
+
+
+def excerpt(text: str) -> str:
+    """Shorten vendor text for an error message and mask whatever looks like a credential."""
+    clean = _CREDENTIAL.sub("[redacted]", " ".join(text.split()))
+    return clean if len(clean) <= EXCERPT_CHARS else clean[: EXCERPT_CHARS - 1] + "…"
+
+
+class Fault:
+    """One thing that is wrong in a request or a file: where, and what."""
+
+    __slots__ = ("message", "path")
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Fault({self.path!r}, {self.message!r})"
+
+
+class GateError(Exception):
+    """Root of all errors the gateway raises on purpose."""
+
+    code = "gate_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class CallerError(GateError):
+    """The caller must change something."""
+
+    code = "invalid_request"
+
+
+class InvalidRequest(CallerError):
+    """The request is malformed, contradictory or asks for what the target cannot do.
+
+    `param` is the wire name of the offending field, where there is one; `faults` lists every
+    fault found where the surface reports more than the first.
+    """
+
+    code = "invalid_request"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, faults: Sequence[Fault] = ()
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.faults = tuple(faults) or (Fault(param or "", message),)
+        if code is not None:
+            self.code = code
+
+
+class NotAuthenticated(CallerError):
+    """No key, or one that is not accepted."""
+
+    code = "invalid_api_key"
+
+
+class NotAllowed(CallerError):
+    """The caller is known (or need not be) and still may not do this."""
+
+    code = "not_allowed"
+
+
+class NotFound(CallerError):
+    """A named thing does not exist: model, provider, route, job."""
+
+    code = "not_found"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class MethodNotAllowed(CallerError):
+    """The route exists, under another method."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
+
+
+class Conflict(CallerError):
+    """The request contradicts the present state of the thing it names."""
+
+    code = "conflict"
+
+
+class TooLarge(CallerError):
+    """The body is larger than the gateway takes."""
+
+    code = "request_too_large"
+
+
+class UnsupportedMedia(CallerError):
+    """The content type of the body is not the one this route reads."""
+
+    code = "unsupported_media_type"
+
+
+class LoopDetected(CallerError):
+    """The request has passed through this gateway before."""
+
+    code = "loop_detected"
+
+
+class ProviderError(GateError):
+    """A provider failed; subclasses say whether another try or another provider may help.
+
+    `status` is the upstream's HTTP status (None when there was none), `retry_after_s` its own hint
+    in seconds, `detail` a shortened vendor text in which credentials are masked.
+    """
+
+    code = "provider_error"
+    moves_on = True
+    """Whether the next target may be tried after this error."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        model: str | None = None,
+        status: int | None = None,
+        detail: str = "",
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        vendor_code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.param = param
+        self.vendor_code = vendor_code
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider could not be reached, or answered with a server error."""
+
+    code = "provider_unavailable"
+
+
+class ProviderTimeout(ProviderError):
+    """The provider did not answer, or stopped answering, within a deadline."""
+
+    code = "provider_timeout"
+
+
+class ProviderRateLimited(ProviderError):
+    """The provider asks for patience."""
+
+    code = "rate_limit_exceeded"
+
+
+class ProviderQuotaExhausted(ProviderError):
+    """The operator's account at the provider has no credit or quota left."""
+
+    code = "insufficient_quota"
+
+
+class ProviderAuthFailed(ProviderError):
+    """The provider refused the operator's credential."""
+
+    code = "provider_auth_failed"
+
+
+class ProviderModelGone(ProviderError):
+    """The provider does not know the model or deployment."""
+
+    code = "provider_model_not_found"
+
+
+class BadProviderResponse(ProviderError):
+    """The provider's answer is not what its contract says: HTML, nothing, a cut stream, a bad shape."""
+
+    code = "bad_provider_response"
+
+
+class ProviderRejected(ProviderError):
+    """The provider refuses this very request; no other try will help."""
+
+    code = "provider_rejected"
+    moves_on = False
+
+
+class ContextTooLong(ProviderRejected):
+    """The input does not fit the model's context window."""
+
+    code = "context_length_exceeded"
+
+
+class ContentFiltered(ProviderRejected):
+    """The provider's content policy blocked the request."""
+
+    code = "content_filter"
+
+
+class AllAttemptsFailed(GateError):
+    """Every target was tried; `errors` holds what each said, in order."""
+
+    code = "all_attempts_failed"
+
+    def __init__(self, errors: Sequence[ProviderError]) -> None:
+        super().__init__("; ".join(f"{e.provider}: {e.message}" for e in errors))
+        self.errors = tuple(errors)
+
+
+class GateFault(GateError):
+    """The gateway itself is broken or misconfigured."""
+
+    code = "internal_error"

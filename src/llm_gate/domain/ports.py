@@ -1,0 +1,42 @@
+"""What the engine needs from the outside world, as Protocols."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from llm_gate.domain.provider import Deployment, HttpReply, HttpRequest
+
+
+class StreamReply(Protocol):
+    """An answer whose head has arrived and whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; reading slowly pauses the sender.
+
+        Raises:
+            ProviderError: the connection broke.
+        """
+
+    async def read(self) -> bytes:
+        """Return the whole remaining body, bounded in size."""
+
+
+class Transport(Protocol):
+    """The only code that sends anything to a provider."""
+
+    async def send(self, request: HttpRequest, deployment: Deployment) -> HttpReply:
+        """Send a request and read the complete answer.
+
+        Raises:
+            ProviderUnavailable: no connection, or it broke.
+            ProviderTimeout: the connection took too long.
+            BadProviderResponse: the answer is larger than allowed or not HTTP.
+        """
+
+    def stream(
+        self, request: HttpRequest, deployment: Deployment
+    ) -> AbstractAsyncContextManager[StreamReply]:
+        """Send a request and hand out the answer as it arrives; leaving the context closes it."""

@@ -1,0 +1,165 @@
+"""How a provider is spoken to: HTTP as values, places to call, and the codecs a provider is made of.
+
+Codecs do no I/O. They build an HttpRequest without credentials (transport adds them) and read an HttpReply.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from llm_gate.domain.catalog import Model, ProviderSpec
+from llm_gate.domain.errors import ProviderError
+from llm_gate.domain.events import ChatEvent
+from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
+from llm_gate.domain.results import ChatResult, EmbeddingResult
+from llm_gate.domain.secret import Secret
+
+
+class HttpRequest(Struct, frozen=True, kw_only=True):
+    """A request to a provider, without its credential."""
+
+    method: str
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class HttpReply(Struct, frozen=True, kw_only=True):
+    """A provider's complete answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    """The credential of a deployment and the way it travels."""
+
+    kind: Literal["bearer", "header", "none"]
+    header: str | None = None
+    secret: Secret | None = None
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """One concrete place to call: provider, region, address, credential.
+
+    `base_url` has no trailing slash. `verify_tls` is False only for loopback and private addresses.
+    """
+
+    provider: str
+    base_url: str
+    auth: Auth
+    spec: ProviderSpec
+    codecs: "Provider"
+    region: str | None = None
+    api_version: str | None = None
+    verify_tls: bool = True
+    ca_file: str | None = None
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """A deployment and the model chosen for an attempt. `control` is the provider's own inbound header."""
+
+    deployment: Deployment
+    model: Model
+    control: str | None = None
+
+    @property
+    def provider(self) -> str:
+        """The provider's canonical name."""
+        return self.deployment.provider
+
+    @property
+    def wire_model(self) -> str:
+        """The model's name at the vendor."""
+        return self.model.deployment or self.model.name
+
+    @property
+    def name(self) -> str:
+        """`provider/model`."""
+        return f"{self.deployment.provider}/{self.model.name}"
+
+
+class Encoded(Struct, frozen=True, kw_only=True):
+    """A request ready to be sent, and the hints that could not be carried over (wire names)."""
+
+    request: HttpRequest
+    dropped: tuple[str, ...] = ()
+
+
+class ChatStream(Protocol):
+    """Turns the bytes of one streamed answer into events; fed in any portions."""
+
+    def feed(self, data: bytes) -> Sequence[ChatEvent]:
+        """Take the next bytes and return the events they complete.
+
+        Raises:
+            ProviderError: the stream carries an error or breaks its contract.
+        """
+
+    def close(self) -> Sequence[ChatEvent]:
+        """Take the end of the bytes.
+
+        Raises:
+            BadProviderResponse: the protocol's terminal event was not seen.
+        """
+
+
+class ChatCodec(Protocol):
+    """One vendor's chat operation, outbound."""
+
+    def encode(self, request: ChatRequest, target: Target) -> Encoded:
+        """Build the request.
+
+        Raises:
+            InvalidRequest: it asks for something that cannot be carried over to this vendor.
+        """
+
+    def decode(self, reply: HttpReply, request: ChatRequest, target: Target) -> ChatResult:
+        """Read a successful reply (status below 300).
+
+        Raises:
+            ProviderError: it is not what the contract says, or carries an error after all.
+        """
+
+    def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:
+        """Return a decoder for one streamed answer."""
+
+
+class EmbeddingCodec(Protocol):
+    """One vendor's embedding operation, outbound."""
+
+    def encode(self, request: EmbeddingRequest, target: Target) -> Encoded:
+        """Build the request."""
+
+    def decode(self, reply: HttpReply, request: EmbeddingRequest, target: Target) -> EmbeddingResult:
+        """Read a successful reply."""
+
+
+class LocalReply(Struct, frozen=True, kw_only=True):
+    """The answer of a provider that lives inside the gateway. `chunks` come `delay_s` after the start.
+
+    With `broken`, the connection ends there without completing the answer.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+    delay_s: float = 0.0
+    broken: bool = False
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """What a vendor can do. An operation that is None is not supported.
+
+    `decode_error` turns any reply with a status of 300 or above into the typed error. `respond` answers
+    requests inside the process, for a provider that needs no network (given the request and the time in
+    seconds since 1970).
+    """
+
+    dialect: str
+    decode_error: Callable[[HttpReply, Target], ProviderError]
+    chat: ChatCodec | None = None
+    embedding: EmbeddingCodec | None = None
+    respond: Callable[[HttpRequest, float], LocalReply] | None = None

@@ -1,0 +1,61 @@
+"""What callers ask for, in neutral form, whatever wire format it came in."""
+
+from collections.abc import Mapping
+
+from msgspec import Raw, Struct
+
+from llm_gate.domain.catalog import Ability
+from llm_gate.domain.messages import Conversation, ResponseFormat, Tool, ToolChoice
+
+
+class Wire(Struct, frozen=True, kw_only=True):
+    """The top-level fields of a body as they came, for a target that speaks the same dialect."""
+
+    dialect: str
+    fields: Mapping[str, Raw]
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """One chat call. None means that the caller did not say.
+
+    `extra` holds inbound fields without a neutral counterpart, under their wire names; they travel on only
+    to a target of the same dialect (`wire.dialect`). `needs` lists the abilities the target must have.
+    """
+
+    model: str
+    conversation: Conversation
+    needs: frozenset[Ability] = frozenset()
+    stream: bool = False
+    include_usage: bool = False
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    n: int | None = None
+    seed: int | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    modalities: tuple[str, ...] = ()
+    user: str | None = None
+    service_tier: str | None = None
+    extra: Mapping[str, Raw] = {}
+    wire: Wire | None = None
+
+
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """Texts (or lists of token ids) to be turned into vectors."""
+
+    model: str
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+    user: str | None = None
+    extra: Mapping[str, Raw] = {}
+    wire: Wire | None = None

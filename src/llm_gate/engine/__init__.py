@@ -1,0 +1,1 @@
+"""The use-cases: one pipeline over domain values and ports."""
