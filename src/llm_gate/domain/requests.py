@@ -19,7 +19,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     """One chat call. None means that the caller did not say.
 
     `extra` holds inbound fields without a neutral counterpart, under their wire names; they travel on only
-    to a target of the same dialect (`wire.dialect`). `needs` lists the abilities the target must have.
+    to a target of the same dialect (`wire.dialect`). `binding` names what changes the answer's meaning and has
+    no neutral form, so that another dialect must refuse it. `needs` lists the abilities the target must have.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     user: str | None = None
     service_tier: str | None = None
     extra: Mapping[str, Raw] = {}
+    binding: tuple[str, ...] = ()
     wire: Wire | None = None
 
 
