@@ -1,6 +1,7 @@
 """What callers ask for, in neutral form, whatever wire format it came in."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import Raw, Struct
 
@@ -53,10 +54,11 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
-    """Texts (or lists of token ids) to be turned into vectors."""
+    """Texts (or lists of token ids) to be turned into vectors; `encoding` is how the caller wants them written."""
 
     model: str
     inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    encoding: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
     extra: Mapping[str, Raw] = {}

@@ -43,3 +43,4 @@ class EmbeddingResult(Struct, frozen=True, kw_only=True):
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage | None
     model: str | None = None
+    wire: Wire | None = None

@@ -1,0 +1,19 @@
+"""The OpenAI dialect as one value: what a provider that speaks it can do."""
+
+from llm_gate.dialects.openai_chat import OpenAIChat
+from llm_gate.dialects.openai_embeddings import OpenAIEmbedding
+from llm_gate.dialects.openai_errors import decode_error
+from llm_gate.domain.provider import Provider, Target
+
+
+def address(target: Target, path: str) -> str:
+    """Return the URL of an operation; the deployment's address ends with the version segment."""
+    return f"{target.deployment.base_url}/{path}"
+
+
+provider = Provider(
+    dialect="openai",
+    decode_error=decode_error,
+    chat=OpenAIChat(address),
+    embedding=OpenAIEmbedding(address),
+)

@@ -1,0 +1,97 @@
+"""Errors in the OpenAI wire format, and in the forms its compatible vendors use; read and written."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from llm_gate.dialects._failures import VendorFailure, plain_text, retry_after_s, typed_error
+from llm_gate.domain.errors import ProviderError
+from llm_gate.domain.provider import HttpReply, Target
+
+
+def decode_error(reply: HttpReply, target: Target) -> ProviderError:
+    """Turn a reply that is not a success into the typed error."""
+    try:
+        document = msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        document = None
+    failure = _read(document, reply.status)
+    return typed_error(
+        VendorFailure(
+            status=failure.status,
+            message=failure.message or plain_text(reply),
+            codes=failure.codes,
+            param=failure.param,
+            retry_after_s=retry_after_s(reply.headers),
+        ),
+        target,
+    )
+
+
+def error_in_success(raw: Raw | bytes, target: Target) -> ProviderError:
+    """Turn an `error` value found inside a 200 answer or a stream into the typed error.
+
+    The status is taken from the error itself where it names one; a vendor's own failure is assumed otherwise.
+    """
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        document = None
+    return typed_error(_read({"error": document}, 0), target)
+
+
+def _read(document: Any, status: int) -> VendorFailure:
+    if isinstance(document, list) and document:
+        document = document[0]
+    if not isinstance(document, dict):
+        return VendorFailure(status=status)
+    error = document.get("error", document)
+    if isinstance(error, str):
+        return VendorFailure(status=status or _UNNAMED, message=error)
+    if not isinstance(error, dict):
+        error = document
+    codes = [str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str | int)]
+    inner = error.get("innererror")
+    if isinstance(inner, dict) and isinstance(inner.get("code"), str):
+        codes.append(inner["code"])
+    named = [value for key in ("status", "code") if (value := _http_status(error.get(key))) is not None]
+    param = error.get("param")
+    return VendorFailure(
+        status=status or (named[0] if named else _status_of_codes(codes)),
+        message=_message(error),
+        codes=tuple(codes),
+        param=param if isinstance(param, str) else None,
+    )
+
+
+_UNNAMED = 502
+_REJECTED = 400
+
+
+def _status_of_codes(codes: list[str]) -> int:
+    """Guess the status an error inside a 200 stands for, from its own words."""
+    return _REJECTED if "invalid_request_error" in codes or "content_filter" in codes else _UNNAMED
+
+
+def _http_status(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    in_range = isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600  # noqa: PLR2004
+    return value if in_range else None
+
+
+def _message(error: dict[str, Any]) -> str:
+    for key in ("message", "detail", "details", "title", "error"):
+        value = error.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list | dict) and value:
+            return msgspec.json.encode(value).decode()
+    return ""
+
+
+def encode_error(message: str, *, kind: str, code: str | None, param: str | None) -> bytes:
+    """Write an error body: `{"error": {message, type, param, code}}`."""
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return msgspec.json.encode(body)

@@ -1,0 +1,267 @@
+"""Streamed chat answers in the OpenAI wire format: read from providers, written to callers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from llm_gate.dialects._failures import bad_response
+from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
+from llm_gate.dialects.openai_errors import encode_error, error_in_success
+from llm_gate.dialects.openai_results import content_text, finish_reason, reasoning_text
+from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
+from llm_gate.dialects.openai_wire import Completion, ReplyMessage
+from llm_gate.domain.events import (
+    ChatEvent,
+    Ended,
+    Finished,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    UsageReported,
+    Verbatim,
+    VerbatimUsage,
+)
+from llm_gate.domain.pricing import Cost
+from llm_gate.domain.provider import Target
+from llm_gate.domain.usage import Usage
+
+_DONE = b"[DONE]"
+_NULL = b"null"
+_decoder = msgspec.json.Decoder(Completion)
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+
+class OpenAIChatStream:
+    """Reads one streamed answer.
+
+    With `verbatim`, wire events pass as they are; only those that carry usage, an error or the end are
+    handed out as typed events.
+    """
+
+    def __init__(self, target: Target, *, verbatim: bool) -> None:
+        self._target = target
+        self._verbatim = verbatim
+        self._sse = SseParser()
+        self._started = False
+        self._announced = False
+        self._ended = False
+        self._open_choices: set[int] = set()
+        self._finished = False
+        self._calls: dict[tuple[int, int], int] = {}
+
+    def feed(self, data: bytes) -> Sequence[ChatEvent]:
+        """Take the next bytes and return the events they complete."""
+        try:
+            return self._read(self._sse.feed(data))
+        except EventTooLargeError:
+            raise bad_response(self._target, "holds an event that is too large") from None
+
+    def close(self) -> Sequence[ChatEvent]:
+        """Take the end of the bytes."""
+        events = list(self._read(self._sse.flush()))
+        if self._ended:
+            return events
+        # Some vendors are known to send no [DONE]; only for them is a finish reason the end.
+        if self._target.deployment.spec.finish_is_end and self._finished and not self._open_choices:
+            self._ended = True
+            return [*events, Ended()]
+        what = "ended before it was complete" if self._started else "is not an event stream"
+        raise bad_response(self._target, what)
+
+    def _read(self, wire_events: list[SseEvent]) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        passing: list[bytes] = []
+        for wire_event in wire_events:
+            if self._ended:
+                break
+            if not wire_event.data:
+                continue
+            if wire_event.data == _DONE:
+                self._ended = True
+                self._flush(passing, events)
+                events.append(Ended())
+                break
+            chunk = self._chunk(wire_event)
+            usage = read_usage(chunk.usage) if chunk.usage is not None else None
+            if not self._verbatim:
+                events += self._translate(chunk, usage)
+            elif usage is None:
+                passing.append(wire_event.raw)
+            else:
+                self._flush(passing, events)
+                events.append(VerbatimUsage(payload=wire_event.data, usage=usage))
+        self._flush(passing, events)
+        return events
+
+    @staticmethod
+    def _flush(passing: list[bytes], events: list[ChatEvent]) -> None:
+        if passing:
+            events.append(Verbatim(data=b"".join(passing)))
+            passing.clear()
+
+    def _chunk(self, wire_event: SseEvent) -> Completion:
+        try:
+            chunk = _decoder.decode(wire_event.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise bad_response(self._target, "holds an event that is no chat completion chunk") from None
+        if chunk.error is not None and bytes(chunk.error) != _NULL:
+            raise error_in_success(chunk.error, self._target)
+        if wire_event.event == b"error":
+            raise error_in_success(wire_event.data, self._target)
+        if wire_event.bare:
+            raise bad_response(self._target, "is not an event stream")
+        self._started = True
+        for choice in chunk.choices or ():
+            if choice.finish_reason == "error":
+                raise bad_response(self._target, "ended with an error of the model")
+            if choice.finish_reason:
+                self._finished = True
+                self._open_choices.discard(choice.index)
+            else:
+                self._open_choices.add(choice.index)
+        return chunk
+
+    def _translate(self, chunk: Completion, usage: Usage | None) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        if not self._announced and (chunk.id or chunk.choices):
+            self._announced = True
+            created_s = None if chunk.created is None else int(chunk.created)
+            events.append(Started(id=chunk.id, model=chunk.model, created_s=created_s))
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                events += self._deltas(choice.delta, choice.index)
+            if choice.finish_reason:
+                events.append(Finished(reason=finish_reason(choice.finish_reason), index=choice.index))
+        if usage is not None:
+            events.append(UsageReported(usage=usage))
+        return events
+
+    def _deltas(self, delta: ReplyMessage, index: int) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        if thought := reasoning_text(delta):
+            events.append(ThinkingDelta(text=thought, index=index))
+        if text := content_text(delta.content):
+            events.append(TextDelta(text=text, index=index))
+        if delta.refusal:
+            events.append(TextDelta(text=delta.refusal, refusal=True, index=index))
+        for position, call in enumerate(delta.tool_calls or ()):
+            if call.function is None:
+                continue
+            key = (index, position if call.index is None else call.index)
+            is_new = key not in self._calls
+            number = self._calls.setdefault(key, sum(1 for known in self._calls if known[0] == index))
+            events.append(
+                ToolCallDelta(
+                    call=number,
+                    id=(call.id or f"call_{number}") if is_new else None,
+                    name=call.function.name if is_new else None,
+                    arguments=call.function.arguments or "",
+                    signature=call.signature,
+                    index=index,
+                )
+            )
+        return events
+
+
+class ChunkEncoder:
+    """Writes one streamed answer: verbatim events as they are, neutral ones as chunks.
+
+    `price` gives the cost of a usage. The usage chunk is written only for a caller who asked for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        fallback_id: str,
+        model: str,
+        created_s: int,
+        include_usage: bool,
+        price: Callable[[Usage], Cost | None],
+    ) -> None:
+        self._head: dict[str, Any] = {
+            "id": fallback_id,
+            "object": "chat.completion.chunk",
+            "created": created_s,
+            "model": model,
+        }
+        self._include_usage = include_usage
+        self._price = price
+        self._usage: Usage | None = None
+        self._greeted: set[int] = set()
+
+    def encode(self, events: Sequence[ChatEvent]) -> bytes:
+        """Write events; may be empty."""
+        return b"".join(self._one(event) for event in events)
+
+    def _one(self, event: ChatEvent) -> bytes:
+        match event:
+            case Verbatim():
+                return event.data
+            case VerbatimUsage():
+                return self._complete(event)
+            case Started():
+                self._head["id"] = event.id or self._head["id"]
+                self._head["model"] = event.model or self._head["model"]
+                self._head["created"] = event.created_s or self._head["created"]
+                return b""
+            case UsageReported():
+                self._usage = event.usage
+                return b""
+            case Finished():
+                return self._chunk(event.index, {}, event.reason)
+            case Ended():
+                return self._usage_chunk() + b"data: [DONE]\n\n"
+            case _:
+                return self._chunk(event.index, self._delta(event), None)
+
+    def _delta(self, event: TextDelta | ThinkingDelta | ToolCallDelta) -> dict[str, Any]:
+        match event:
+            case TextDelta():
+                return {"refusal" if event.refusal else "content": event.text}
+            case ThinkingDelta():
+                return {"reasoning_content": event.text} if event.text else {}
+            case ToolCallDelta():
+                function: dict[str, Any] = {"arguments": event.arguments}
+                call: dict[str, Any] = {"index": event.call, "function": function}
+                if event.id is not None:
+                    call |= {"id": event.id, "type": "function"}
+                    function["name"] = event.name
+                if event.signature is not None:
+                    call["extra_content"] = {"google": {"thought_signature": event.signature}}
+                return {"tool_calls": [call]}
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> bytes:
+        if index not in self._greeted:
+            self._greeted.add(index)
+            delta = {"role": "assistant", **delta}
+        elif not delta and reason is None:
+            return b""
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return _event({**self._head, "choices": [choice]})
+
+    def _usage_chunk(self) -> bytes:
+        if not self._include_usage or self._usage is None:
+            return b""
+        usage = write_usage(self._usage, self._price(self._usage))
+        return _event({**self._head, "choices": [], "usage": usage})
+
+    def _complete(self, event: VerbatimUsage) -> bytes:
+        fields: dict[str, Any] = _fields_decoder.decode(event.payload)
+        if self._include_usage:
+            fields["usage"] = add_cost(fields["usage"], self._price(event.usage))
+            return _event(fields)
+        del fields["usage"]
+        empty = bytes(fields.get("choices", Raw(b"[]"))).replace(b" ", b"") in {b"[]", _NULL}
+        return b"" if empty else _event(fields)
+
+
+def encode_stream_error(message: str, *, kind: str, code: str | None, param: str | None) -> bytes:
+    """Write an in-band error event, after which the stream ends without a terminal event."""
+    return b"data: " + encode_error(message, kind=kind, code=code, param=param) + b"\n\n"
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"

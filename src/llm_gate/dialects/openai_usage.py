@@ -1,0 +1,83 @@
+"""Token counts in the OpenAI wire format: parents include their children, as in the neutral form."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from llm_gate.dialects.openai_wire import CompletionDetails, PromptDetails, UsageBody
+from llm_gate.domain.money import usd_decimal
+from llm_gate.domain.pricing import Cost
+from llm_gate.domain.usage import Usage
+
+# More than any model can take or give in one call: a vendor that says so is wrong.
+_ABSURD_TOKENS = 10**9
+
+_decoder = msgspec.json.Decoder(UsageBody)
+
+
+def read_usage(raw: Raw | bytes | None) -> Usage | None:
+    """Read a usage object; None when it is absent, malformed, negative or absurd."""
+    if raw is None:
+        return None
+    try:
+        body = _decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    if body.prompt_tokens is None and body.completion_tokens is None:
+        return None
+    prompt = body.prompt_tokens_details or PromptDetails()
+    completion = body.completion_tokens_details or CompletionDetails()
+    usage = Usage(
+        input_tokens=body.prompt_tokens or 0,
+        cached_input_tokens=prompt.cached_tokens or body.prompt_cache_hit_tokens or 0,
+        cache_write_tokens=prompt.cache_write_tokens or 0,
+        audio_input_tokens=prompt.audio_tokens or 0,
+        output_tokens=body.completion_tokens or 0,
+        reasoning_tokens=completion.reasoning_tokens or 0,
+        audio_output_tokens=completion.audio_tokens or 0,
+    )
+    counts = (
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.audio_input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.audio_output_tokens,
+    )
+    return usage if all(0 <= count < _ABSURD_TOKENS for count in counts) else None
+
+
+def write_usage(usage: Usage, cost: Cost | None) -> dict[str, Any]:
+    """Write a usage object with the cost in dollars beside the counts (null when unknown)."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "audio_tokens": usage.audio_input_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.audio_output_tokens,
+        },
+        "cost": cost_number(cost),
+    }
+
+
+def add_cost(raw: Raw | bytes, cost: Cost | None) -> dict[str, Any]:
+    """Return a vendor's own usage object with our cost in it; a cost of the vendor's own is kept beside it."""
+    fields: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Raw])
+    vendor_cost = fields.pop("cost", None)
+    fields["cost"] = cost_number(cost)
+    if vendor_cost is not None:
+        fields["vendor_cost"] = vendor_cost
+    return fields
+
+
+def cost_number(cost: Cost | None) -> Raw | None:
+    """Return a cost in dollars as an exact JSON number."""
+    return None if cost is None else Raw(format(usd_decimal(cost.nanos), "f").encode())
