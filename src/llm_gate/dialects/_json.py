@@ -10,6 +10,9 @@ from llm_gate.domain.errors import InvalidRequest
 
 MAX_DEPTH = 64
 
+# msgspec fills a field with raw JSON only where the field's type is Raw alone, so absence needs a value.
+ABSENT = Raw()
+
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{}:"))
 _INNERMOST = re.compile(rb"\{:*\}|\[:*\]")
@@ -21,6 +24,16 @@ _LONE_SURROGATE = re.compile(
 
 T = TypeVar("T")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+
+def is_given(raw: Raw) -> bool:
+    """Tell whether a raw field is there and not null."""
+    return bytes(raw) not in {b"", b"null"}
+
+
+def given_or_none(raw: Raw) -> Raw | None:
+    """Return a raw field, or None where it is absent or null."""
+    return raw if is_given(raw) else None
 
 
 def read_object(body: bytes) -> dict[str, Raw]:

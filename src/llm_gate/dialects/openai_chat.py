@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from llm_gate.dialects._fields import carry_over
-from llm_gate.dialects._json import read_as, read_object
+from llm_gate.dialects._json import given_or_none, is_given, read_as, read_object
 from llm_gate.dialects.openai_messages import needs_of, read_messages, write_messages
 from llm_gate.dialects.openai_results import decode_result
 from llm_gate.dialects.openai_stream import OpenAIChatStream
@@ -44,7 +44,6 @@ _SUPPORTED = frozenset(
 )
 # Fields without a neutral form that change what the answer means.
 _BINDING = ("functions", "function_call", "audio", "logit_bias", "web_search_options", "prediction")
-_NULL = b"null"
 _body_decoder = msgspec.json.Decoder(ChatBody)
 _modelled = frozenset(field.encode_name for field in msgspec.structs.fields(ChatBody))
 
@@ -60,7 +59,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     messages, conversation = read_messages(parsed.messages)
     tools, binding = _read_tools(parsed.tools or [])
     response_format = _read_format(parsed.response_format)
-    extra = {key: value for key, value in fields.items() if key not in _modelled and bytes(value) != _NULL}
+    extra = {key: value for key, value in fields.items() if key not in _modelled and is_given(value)}
     return ChatRequest(
         model=parsed.model,
         conversation=conversation,
@@ -116,7 +115,7 @@ def _read_tools(tools: list[ToolDefinition]) -> tuple[tuple[Tool, ...], tuple[st
                 Tool(
                     name=function.name,
                     description=function.description,
-                    parameters=function.parameters,
+                    parameters=given_or_none(function.parameters),
                     strict=function.strict,
                 )
             )
@@ -149,7 +148,7 @@ def _read_format(body: ResponseFormatBody | None) -> ResponseFormat | None:
     return ResponseFormat(
         kind=body.type,
         name=schema.name,
-        schema=schema.schema,
+        schema=given_or_none(schema.schema),
         strict=schema.strict,
         description=schema.description,
     )

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from llm_gate.dialects._failures import bad_response
-from llm_gate.dialects._json import read_as, read_object
+from llm_gate.dialects._json import ABSENT, is_given, read_as, read_object
 from llm_gate.dialects.openai_errors import error_in_success
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
 from llm_gate.domain.errors import InvalidRequest
@@ -44,8 +44,8 @@ class _Item(Struct, frozen=True):
 class _Reply(Struct, frozen=True):
     data: list[_Item] | None = None
     model: str | None = None
-    usage: Raw | None = None
-    error: Raw | None = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 _body_decoder = msgspec.json.Decoder(EmbeddingBody)
@@ -130,7 +130,7 @@ class OpenAIEmbedding:
         try:
             parsed = _reply_decoder.decode(reply.body)
             fields = _fields_decoder.decode(reply.body)
-            if parsed.error is not None and bytes(parsed.error) != b"null":
+            if is_given(parsed.error):
                 raise error_in_success(parsed.error, target)
             if parsed.data is None or len(parsed.data) != len(request.inputs):
                 raise bad_response(target, "does not hold one vector for each input", status=reply.status)
@@ -160,7 +160,8 @@ def _unpack(text: str) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def _pack(vector: tuple[float, ...]) -> str:
+def pack(vector: tuple[float, ...]) -> str:
+    """Write a vector as base64 of little-endian 32-bit floats."""
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -180,7 +181,7 @@ def encode_embedding_result(
     body: dict[str, Any] = {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": index, "embedding": _pack(vector) if packed else vector}
+            {"object": "embedding", "index": index, "embedding": pack(vector) if packed else vector}
             for index, vector in enumerate(result.vectors)
         ],
         "model": result.model or model,

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from llm_gate.dialects._failures import bad_response
+from llm_gate.dialects._json import given_or_none, is_given
 from llm_gate.dialects.openai_errors import error_in_success
 from llm_gate.dialects.openai_messages import write_tool_call
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
@@ -47,7 +48,7 @@ def decode_result(reply: HttpReply, target: Target) -> ChatResult:
         fields = _fields_decoder.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise bad_response(target, "is not a chat completion", status=reply.status) from None
-    if completion.error is not None and bytes(completion.error) != b"null":
+    if is_given(completion.error):
         raise error_in_success(completion.error, target)
     if not completion.choices:
         raise bad_response(target, "holds no choices", status=reply.status)
@@ -68,7 +69,9 @@ def _choice(choice: ReplyChoice, target: Target) -> Choice:
         raise bad_response(target, "ended with an error of the model")
     parts = message_parts(choice.message)
     reason = finish_reason(choice.finish_reason)
-    return Choice(index=choice.index, parts=parts, finish_reason=reason, logprobs=choice.logprobs)
+    return Choice(
+        index=choice.index, parts=parts, finish_reason=reason, logprobs=given_or_none(choice.logprobs)
+    )
 
 
 def message_parts(message: ReplyMessage) -> tuple[Part, ...]:
@@ -109,8 +112,8 @@ def reasoning_text(message: ReplyMessage) -> str:
     """Return the shown reasoning, wherever the vendor puts it."""
     if message.reasoning_content:
         return message.reasoning_content
-    if isinstance(message.reasoning, str):
-        return message.reasoning
+    if bytes(message.reasoning).startswith(b'"'):
+        return msgspec.json.decode(message.reasoning, type=str)
     if isinstance(message.content, list):
         return "".join(_thinking(part) for part in message.content if part.type == "thinking")
     return ""

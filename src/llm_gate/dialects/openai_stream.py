@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from llm_gate.dialects._failures import bad_response
+from llm_gate.dialects._json import is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
 from llm_gate.dialects.openai_errors import encode_error, error_in_success
 from llm_gate.dialects.openai_results import content_text, finish_reason, reasoning_text
@@ -85,7 +86,7 @@ class OpenAIChatStream:
                 events.append(Ended())
                 break
             chunk = self._chunk(wire_event)
-            usage = read_usage(chunk.usage) if chunk.usage is not None else None
+            usage = read_usage(chunk.usage)
             if not self._verbatim:
                 events += self._translate(chunk, usage)
             elif usage is None:
@@ -107,7 +108,7 @@ class OpenAIChatStream:
             chunk = _decoder.decode(wire_event.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise bad_response(self._target, "holds an event that is no chat completion chunk") from None
-        if chunk.error is not None and bytes(chunk.error) != _NULL:
+        if is_given(chunk.error):
             raise error_in_success(chunk.error, self._target)
         if wire_event.event == b"error":
             raise error_in_success(wire_event.data, self._target)

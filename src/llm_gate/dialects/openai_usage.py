@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from llm_gate.dialects._json import is_given
 from llm_gate.dialects.openai_wire import CompletionDetails, PromptDetails, UsageBody
 from llm_gate.domain.money import usd_decimal
 from llm_gate.domain.pricing import Cost
@@ -16,9 +17,9 @@ _ABSURD_TOKENS = 10**9
 _decoder = msgspec.json.Decoder(UsageBody)
 
 
-def read_usage(raw: Raw | bytes | None) -> Usage | None:
+def read_usage(raw: Raw) -> Usage | None:
     """Read a usage object; None when it is absent, malformed, negative or absurd."""
-    if raw is None:
+    if not is_given(raw):
         return None
     try:
         body = _decoder.decode(raw)

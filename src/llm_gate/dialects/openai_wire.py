@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from llm_gate.dialects._json import ABSENT
+
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
@@ -101,7 +103,7 @@ class FunctionDefinition(Struct, frozen=True):
 
     name: Annotated[str, Meta(min_length=1)]
     description: str | None = None
-    parameters: Raw | None = None
+    parameters: Raw = ABSENT
     strict: bool | None = None
 
 
@@ -129,7 +131,7 @@ class JsonSchema(Struct, frozen=True):
     """The schema of a structured answer."""
 
     name: Annotated[str, Meta(min_length=1)]
-    schema: Raw | None = None
+    schema: Raw = ABSENT
     strict: bool | None = None
     description: str | None = None
 
@@ -185,7 +187,7 @@ class ReplyMessage(Struct, frozen=True):
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
-    reasoning: str | Raw | None = None
+    reasoning: Raw = ABSENT
 
 
 class ReplyChoice(Struct, frozen=True):
@@ -195,7 +197,7 @@ class ReplyChoice(Struct, frozen=True):
     message: ReplyMessage | None = None
     delta: ReplyMessage | None = None
     finish_reason: str | None = None
-    logprobs: Raw | None = None
+    logprobs: Raw = ABSENT
 
 
 class Completion(Struct, frozen=True):
@@ -205,9 +207,9 @@ class Completion(Struct, frozen=True):
     id: str | None = None
     model: str | None = None
     created: float | None = None
-    usage: Raw | None = None
-    error: Raw | None = None
-    prompt_filter_results: Raw | None = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
+    prompt_filter_results: Raw = ABSENT
 
 
 class PromptDetails(Struct, frozen=True):

@@ -1,0 +1,229 @@
+"""Everything that can be wrong with provider files and is not a matter of types. Nothing here is built or read."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm_gate.domain.catalog import ModelSpec, PriceSpec, ProviderSpec
+from llm_gate.domain.errors import Fault
+from llm_gate.domain.faults import find_faults
+from llm_gate.domain.money import parse_usd
+
+# Lower case only: the name is also a part of environment variables, where case cannot be told apart.
+_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_PICTURE_UNITS = frozenset({"images", "image_inputs"})
+
+
+def overlay_faults(
+    overlay: Mapping[str, Any], shipped: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[Fault]]:
+    """Return the faults of the operator's entries taken by themselves, by the provider's name as written."""
+    taken = {alias: name for name, entry in shipped.items() for alias in entry.get("aliases", ())}
+    found: dict[str, list[Fault]] = {}
+    for name, entry in overlay.items():
+        path = f"providers.{name}"
+        faults: list[Fault] = []
+        if not _PROVIDER_NAME.fullmatch(name):
+            faults.append(Fault(path, "a provider's name is made of lower-case letters, digits, _ and -"))
+        if name in taken:
+            faults.append(Fault(path, f"another name of {taken[name]!r}: write [providers.{taken[name]}]"))
+        faults += find_faults(entry, ProviderSpec, path) or _repeated_models(entry, path)
+        if faults:
+            found[name] = faults
+    return found
+
+
+def catalog_faults(
+    specs: Mapping[str, ProviderSpec],
+    places: Mapping[tuple[str, str], str],
+    aliases: Mapping[str, Sequence[str]],
+) -> list[Fault]:
+    """Return the faults of all providers as one catalog, after laying the operator's entries over the shipped ones.
+
+    `places` says where a (provider, model) was written.
+    """
+    found = list(_provider_name_faults(specs))
+    for provider, spec in specs.items():
+        found += _address_faults(spec, f"providers.{provider}")
+        known: dict[str, ModelSpec] = {}
+        for model in spec.models:
+            found += _name_faults(model, known, places[provider, model.name])
+            known.update((name, model) for name in (model.name, *model.aliases) if name not in known)
+        for model in spec.models:
+            path = places[provider, model.name]
+            found += _model_faults(model, path)
+            found += _replacement_faults(model, known, path)
+            found += _price_faults(model.prices, path)
+        found += _default_faults(spec, known, f"providers.{provider}.defaults")
+    for alias, targets in aliases.items():
+        found += _alias_faults(alias, targets, specs, aliases)
+    return found
+
+
+def _repeated_models(entry: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for index, model in enumerate(entry.get("models", ())):
+        if model["name"] in seen:
+            yield Fault(f"{path}.models[{index}].name", f"a second model named {model['name']!r}")
+        seen.add(model["name"])
+
+
+def _provider_name_faults(specs: Mapping[str, ProviderSpec]) -> Iterator[Fault]:
+    taken: dict[str, str] = {}
+    for provider, spec in specs.items():
+        for index, alias in enumerate(spec.aliases):
+            path = f"providers.{provider}.aliases[{index}]"
+            if alias in specs:
+                yield Fault(path, f"{alias!r} is the name of a provider")
+            elif alias in taken:
+                yield Fault(path, f"{alias!r} is already another name of {taken[alias]!r}")
+            taken.setdefault(alias, provider)
+
+
+def _address_faults(spec: ProviderSpec, path: str) -> Iterator[Fault]:
+    if spec.dialect is None and spec.module is None:
+        yield Fault(f"{path}.dialect", "required field is missing")
+    if spec.base_url is None:
+        if spec.base_url_env is None and not spec.regions:
+            yield Fault(f"{path}.base_url", "required field is missing")
+    elif not _is_http_url(spec.base_url):
+        yield Fault(f"{path}.base_url", "expected an address that starts with http:// or https://")
+    if spec.auth.kind == "header" and not spec.auth.header:
+        yield Fault(f"{path}.auth.header", "required field is missing where kind is 'header'")
+    if spec.auth.kind != "none" and not (spec.auth.names or spec.auth.optional or spec.regions):
+        yield Fault(f"{path}.auth.env", "the name of an environment variable is missing")
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _name_faults(model: ModelSpec, known: Mapping[str, ModelSpec], path: str) -> Iterator[Fault]:
+    if not model.name:
+        yield Fault(f"{path}.name", "expected a name")
+    if model.name in known:
+        yield Fault(f"{path}.name", f"{model.name!r} is already an alias of {known[model.name].name!r}")
+    for index, alias in enumerate(model.aliases):
+        if alias == model.name or alias in known:
+            other = known.get(alias, model).name
+            yield Fault(f"{path}.aliases[{index}]", f"{alias!r} already names the model {other!r}")
+
+
+def _model_faults(model: ModelSpec, path: str) -> Iterator[Fault]:
+    if not model.operations:
+        yield Fault(f"{path}.operations", "expected at least one operation")
+    for field in ("context_window", "max_output_tokens"):
+        value = getattr(model, field)
+        if value is not None and value < 1:
+            yield Fault(f"{path}.{field}", "expected a number above 0")
+
+
+def _replacement_faults(model: ModelSpec, known: Mapping[str, ModelSpec], path: str) -> Iterator[Fault]:
+    if model.replacement is None:
+        return
+    where = f"{path}.replacement"
+    if model.retired_on is None:
+        yield Fault(where, "a replacement needs `retired_on`, the day it takes over")
+    successor = known.get(model.replacement)
+    if successor is None:
+        yield Fault(where, f"the provider has no model {model.replacement!r}")
+        return
+    lost = sorted(set(model.operations) - set(successor.operations))
+    if lost:
+        yield Fault(where, f"{model.replacement!r} does not offer {', '.join(lost)}")
+    seen = {model.name}
+    step: ModelSpec | None = successor
+    while step is not None:
+        if step.name in seen:
+            yield Fault(where, f"the replacements of {model.name!r} lead back to {step.name!r}")
+            return
+        seen.add(step.name)
+        step = known.get(step.replacement) if step.replacement is not None else None
+
+
+def _price_faults(prices: Sequence[PriceSpec], path: str) -> Iterator[Fault]:
+    seen: set[tuple[object, ...]] = set()
+    for index, price in enumerate(prices):
+        where = f"{path}.prices[{index}]"
+        try:
+            parse_usd(price.usd)
+        except ValueError as error:
+            yield Fault(f"{where}.usd", str(error))
+        if price.per < 1:
+            yield Fault(f"{where}.per", "expected a number above 0")
+        yield from _condition_faults(price, where)
+        key = (price.unit, price.condition, price.since)
+        if key in seen:
+            yield Fault(where, f"a second price of {price.unit} under the same condition from the same day")
+        seen.add(key)
+
+
+def _condition_faults(price: PriceSpec, path: str) -> Iterator[Fault]:
+    condition = price.condition
+    if condition is None:
+        return
+    where = f"{path}.condition"
+    pictured = (condition.width, condition.height, condition.quality) != (None, None, None)
+    if condition.above_input_tokens is None and not pictured:
+        yield Fault(where, "expected above_input_tokens, or width and height, or quality")
+    if condition.above_input_tokens is not None:
+        if condition.above_input_tokens < 0:
+            yield Fault(f"{where}.above_input_tokens", "expected a number of at least 0")
+        if not price.unit.endswith("_tokens"):
+            yield Fault(f"{where}.above_input_tokens", f"does not apply to {price.unit}")
+    if pictured and price.unit not in _PICTURE_UNITS:
+        yield Fault(where, f"width, height and quality do not apply to {price.unit}")
+    if (condition.width is None) != (condition.height is None):
+        yield Fault(where, "width and height need each other")
+    for side in ("width", "height"):
+        length = getattr(condition, side)
+        if length is not None and length < 1:
+            yield Fault(f"{where}.{side}", "expected a number above 0")
+
+
+def _default_faults(spec: ProviderSpec, known: Mapping[str, ModelSpec], path: str) -> Iterator[Fault]:
+    for operation, name in spec.defaults.items():
+        model = known.get(name)
+        if model is None:
+            # A provider that lists no models takes any name, so that its default need not be listed either.
+            if spec.models:
+                yield Fault(f"{path}.{operation}", f"the provider has no model {name!r}")
+        elif operation not in model.operations:
+            yield Fault(f"{path}.{operation}", f"{name!r} does not offer {operation}")
+
+
+def _alias_faults(
+    alias: str,
+    targets: Sequence[str],
+    specs: Mapping[str, ProviderSpec],
+    aliases: Mapping[str, Sequence[str]],
+) -> Iterator[Fault]:
+    path = f"aliases.{alias}"
+    providers = set(specs) | {name for spec in specs.values() for name in spec.aliases}
+    models = {
+        name for spec in specs.values() for model in spec.models for name in (model.name, *model.aliases)
+    }
+    if "/" in alias and alias.partition("/")[0] in providers:
+        yield Fault(path, "never reached: the part before the slash is the name of a provider")
+    if not targets:
+        yield Fault(f"{path}.targets", "expected at least one target")
+    for index, target in enumerate(targets):
+        where = f"{path}.targets[{index}]"
+        provider, slash, model = target.partition("/")
+        if slash and provider in providers:
+            # A model that is not listed is passed through, so any name will do.
+            if not model:
+                yield Fault(where, "expected a model after the slash")
+        elif target in models:
+            continue
+        elif target in aliases:
+            yield Fault(where, f"{target!r} is an alias itself")
+        elif slash:
+            yield Fault(where, f"there is no provider {provider!r}")
+        else:
+            yield Fault(where, f"there is no model {target!r}; write provider/model")
