@@ -40,6 +40,9 @@ _BY_CODE: Mapping[str, type[ProviderError]] = {
     "permission_error": ProviderAuthFailed,
     "api_key_invalid": ProviderAuthFailed,
     "model_not_found": ProviderModelGone,
+    "model_not_supported": ProviderModelGone,
+    "model_decommissioned": ProviderModelGone,
+    "invalid_model": ProviderModelGone,
     "deploymentnotfound": ProviderModelGone,
     "not_found_error": ProviderModelGone,
     "rate_limit_exceeded": ProviderRateLimited,
@@ -65,6 +68,7 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
     504: ProviderTimeout,
 }
 _FIRST_CALLER_STATUS, _FIRST_SERVER_STATUS = 400, 500
+_ABSURD_WAIT = 10**7
 
 
 class VendorFailure(Struct, frozen=True, kw_only=True):
@@ -81,7 +85,9 @@ def typed_error(failure: VendorFailure, target: Target) -> ProviderError:
     """Turn a vendor's failure into the error class that says what can be done."""
     kind = _classify(failure)
     vendor_code = failure.codes[0] if failure.codes else None
-    detail = "" if kind is ProviderAuthFailed else excerpt(failure.message)
+    secret = target.deployment.auth.secret
+    message = failure.message if secret is None else secret.redact(failure.message)
+    detail = "" if kind is ProviderAuthFailed else excerpt(message)
     return kind(
         _sentence(kind, failure.status, detail, target),
         provider=target.provider,
@@ -144,8 +150,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if in_s is None and text is not None and "date" in headers:
         try:
             gap = parsedate_to_datetime(text) - parsedate_to_datetime(headers["date"])
-            in_s = max(0.0, gap.total_seconds())
-        except (TypeError, ValueError):
+            in_s = _bounded(max(0.0, gap.total_seconds()))
+        except (TypeError, ValueError, OverflowError):
             in_s = None
     waits = [wait for wait in (None if in_ms is None else in_ms / 1000, in_s) if wait is not None]
     return max(waits) if waits else None
@@ -153,10 +159,13 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def _number(text: str | None) -> float | None:
     try:
-        value = float(text) if text is not None else None
+        return _bounded(float(text)) if text is not None else None
     except ValueError:
         return None
-    return value if value is not None and 0 <= value < 10**7 else None
+
+
+def _bounded(value: float) -> float | None:
+    return value if 0 <= value < _ABSURD_WAIT else None
 
 
 def plain_text(reply: HttpReply) -> str:

@@ -1,6 +1,8 @@
 """Reading JSON that strangers sent: one guard before any parser, and one way to report what is wrong."""
 
 import re
+from array import array
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -13,14 +15,12 @@ MAX_DEPTH = 64
 # msgspec fills a field with raw JSON only where the field's type is Raw alone, so absence needs a value.
 ABSENT = Raw()
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{}:"))
-_INNERMOST = re.compile(rb"\{:*\}|\[:*\]")
-_LONE_SURROGATE = re.compile(
-    rb"(?<!\\)(?:\\\\)*(?:"
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-)
+# Brackets as steps of a signed byte: one level up, one level down, none.
+_STEPS = bytes.maketrans(b"[{]}:", b"\x01\x01\xff\xff\x00")
+_ESCAPED_BACKSLASH, _NO_ESCAPE = b"\\\\", b"--"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 T = TypeVar("T")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
@@ -49,9 +49,10 @@ def read_object(body: bytes) -> dict[str, Raw]:
         body.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not valid UTF-8 (byte {error.start})") from None
-    if b"\\u" in body and _LONE_SURROGATE.search(body):
+    plain = body.replace(_ESCAPED_BACKSLASH, _NO_ESCAPE) if b"\\" in body else body
+    if _SURROGATE.search(plain) and _SURROGATE.search(_SURROGATE_PAIR.sub(b"", plain)):
         raise InvalidRequest("the body holds an escaped surrogate without its partner")
-    members = _count_members(body)
+    members = _count_members(plain)
     try:
         fields = _object_decoder.decode(body)
     except msgspec.ValidationError:
@@ -63,25 +64,25 @@ def read_object(body: bytes) -> dict[str, Raw]:
     return fields
 
 
-def _count_members(body: bytes) -> int:
+def _count_members(plain: bytes) -> int:
     """Count the members of the outermost object; refuse nesting deeper than MAX_DEPTH.
 
-    Strings are taken out, only brackets and colons kept, and the innermost pairs removed round by round: what
-    is left are the colons of the top level. Each round is one pass of compiled code.
+    `plain` is the body without escaped backslashes, so that a backslash before a quote always escapes it.
+    Every step is one pass of compiled code over what the one before left; nothing grows with the depth. What
+    is no JSON may be counted wrongly: the parser refuses it afterwards.
     """
-    skeleton = _STRING.sub(b"", body).translate(None, _NOT_STRUCTURE)
-    if not (skeleton.startswith(b"{") and skeleton.endswith(b"}")):
-        return 0 if skeleton else -1
-    inner = skeleton[1:-1]
-    for _ in range(MAX_DEPTH - 1):
-        if b"[" not in inner and b"{" not in inner:
-            return inner.count(b":")
-        inner = _INNERMOST.sub(b"", inner)
-    if b"[" in inner or b"{" in inner:
+    unquoted = plain.replace(b'\\"', b"") if b"\\" in plain else plain
+    skeleton = b"".join(unquoted.split(b'"')[::2]).translate(None, _NOT_STRUCTURE)
+    try:
+        depths = bytes(accumulate(array("b", skeleton.translate(_STEPS))))
+    except ValueError:
+        depths = b"\xff"
+    if max(depths, default=0) > MAX_DEPTH:
         raise InvalidRequest(
             f"the body is nested deeper than {MAX_DEPTH} levels, or its brackets do not match"
         )
-    return inner.count(b":")
+    # At depth 1 stand the opening bracket, the colons that count, and brackets that close depth 2.
+    return depths.count(b"\x01") - 1 - depths.count(b"\x02\x01")
 
 
 def read_as(decoder: msgspec.json.Decoder[T], body: bytes | Raw, *, where: str = "") -> T:

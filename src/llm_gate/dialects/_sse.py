@@ -10,6 +10,7 @@ from typing import NamedTuple
 MAX_EVENT_BYTES = 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+_TOO_LARGE = f"an event is larger than {MAX_EVENT_BYTES} bytes"
 
 
 class SseEvent(NamedTuple):
@@ -28,10 +29,12 @@ class EventTooLargeError(ValueError):
 class SseParser:
     """Cuts a byte stream into events."""
 
-    __slots__ = ("_at_start", "_buffer", "_swallow_lf")
+    __slots__ = ("_at_start", "_head", "_pieces", "_size_bytes", "_swallow_lf")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._head = b""
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
         self._swallow_lf = False
         self._at_start = True
 
@@ -49,24 +52,45 @@ class SseParser:
         if b"\r" in data:
             self._swallow_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        buffer = self._buffer + data if self._buffer else data
-        *blocks, rest = buffer.split(b"\n\n")
-        if len(rest) > MAX_EVENT_BYTES or any(len(block) > MAX_EVENT_BYTES for block in blocks):
-            self._buffer = b""
-            raise EventTooLargeError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
-        self._buffer = rest
-        return [_read_block(block) for block in blocks if block and block != b"\n"]
+        if not data:
+            return []
+        if (
+            self._pieces
+            and b"\n\n" not in data
+            and not (data[:1] == b"\n" and self._pieces[-1][-1:] == b"\n")
+        ):
+            # A large event arrives in many portions: joining them only at its end keeps the work linear.
+            self._keep(data)
+            return []
+        *blocks, rest = b"".join((*self._pieces, data)).split(b"\n\n")
+        self._pieces.clear()
+        self._size_bytes = 0
+        if any(len(block) > MAX_EVENT_BYTES for block in blocks):
+            raise EventTooLargeError(_TOO_LARGE)
+        self._keep(rest)
+        return [_read_block(block) for block in blocks if block.strip(b"\n")]
+
+    def _keep(self, data: bytes) -> None:
+        self._size_bytes += len(data)
+        if self._size_bytes > MAX_EVENT_BYTES:
+            self._pieces.clear()
+            raise EventTooLargeError(_TOO_LARGE)
+        if data:
+            self._pieces.append(data)
 
     def flush(self) -> list[SseEvent]:
         """Return what stood after the last blank line, as some vendors leave the last one out."""
-        rest, self._buffer = self._buffer.strip(b"\n"), b""
+        rest = (self._head + b"".join(self._pieces)).strip(b"\n")
+        self._head = b""
+        self._pieces.clear()
+        self._size_bytes = 0
         return [_read_block(rest)] if rest else []
 
     def _skip_bom(self, data: bytes) -> bytes:
-        self._buffer += data
-        data, self._buffer = self._buffer, b""
+        self._head += data
+        data, self._head = self._head, b""
         if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._buffer = data
+            self._head = data
             return b""
         self._at_start = False
         return data.removeprefix(_BOM)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from llm_gate.dialects._fields import carry_over
+from llm_gate.dialects._fields import MEANINGFUL, carry_over, given
 from llm_gate.dialects._json import given_or_none, is_given, read_as, read_object
 from llm_gate.dialects.openai_messages import needs_of, read_messages, write_messages
 from llm_gate.dialects.openai_results import decode_result
@@ -45,6 +45,7 @@ _SUPPORTED = frozenset(
 # Fields without a neutral form that change what the answer means.
 _BINDING = ("functions", "function_call", "audio", "logit_bias", "web_search_options", "prediction")
 _body_decoder = msgspec.json.Decoder(ChatBody)
+_options_decoder = msgspec.json.Decoder(dict[str, Raw])
 _modelled = frozenset(field.encode_name for field in msgspec.structs.fields(ChatBody))
 
 
@@ -58,6 +59,9 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     parsed = read_as(_body_decoder, body)
     messages, conversation = read_messages(parsed.messages)
     tools, binding = _read_tools(parsed.tools or [])
+    tool_choice = _read_choice(parsed.tool_choice, tools)
+    if isinstance(parsed.tool_choice, NamedTool) and tool_choice is None:
+        binding = (*binding, "tool_choice")
     response_format = _read_format(parsed.response_format)
     extra = {key: value for key, value in fields.items() if key not in _modelled and is_given(value)}
     return ChatRequest(
@@ -76,7 +80,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         n=parsed.n,
         seed=parsed.seed,
         tools=tools,
-        tool_choice=_read_choice(parsed.tool_choice, tools),
+        tool_choice=tool_choice,
         parallel_tool_calls=parsed.parallel_tool_calls,
         response_format=response_format,
         reasoning_effort=parsed.reasoning_effort,
@@ -125,11 +129,15 @@ def _read_tools(tools: list[ToolDefinition]) -> tuple[tuple[Tool, ...], tuple[st
 
 
 def _read_choice(choice: str | NamedTool | None, tools: tuple[Tool, ...]) -> ToolChoice | None:
+    """Return the choice; None for the default, and for a named tool that is no function."""
     if choice is None:
         return None
     if isinstance(choice, NamedTool):
-        if choice.function is None:
+        if choice.type != "function":
             return None
+        if choice.function is None:
+            path = "tool_choice.function"
+            raise InvalidRequest(f"{path}: required field is missing", param=path)
         return ToolChoice(mode="named", name=choice.function.name)
     if choice == "auto" and not tools:
         return None
@@ -166,14 +174,14 @@ class OpenAIChat:
     def encode(self, request: ChatRequest, target: Target) -> Encoded:
         """Build the request; a body that came in this dialect goes out as it came."""
         if request.wire is not None and request.wire.dialect == DIALECT:
-            body, dropped = _pass_on(request.wire.fields, target)
+            body, dropped = _pass_on(request, request.wire.fields, target)
         else:
             body, dropped = _translate(request, target)
         body["model"] = target.wire_model
         if request.stream:
             body["stream"] = True
             if "stream_options" not in target.deployment.spec.drop:
-                body["stream_options"] = {"include_usage": True}
+                body["stream_options"] = _with_usage(request)
         return Encoded(
             request=HttpRequest(
                 method="POST",
@@ -194,17 +202,40 @@ class OpenAIChat:
         return OpenAIChatStream(target, verbatim=verbatim)
 
 
-def _pass_on(fields: Mapping[str, Raw], target: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _with_usage(request: ChatRequest) -> dict[str, Any]:
+    """Ask for the usage, whatever the caller wants to see, and keep the caller's other options."""
+    raw = request.wire.fields.get("stream_options") if request.wire is not None else None
+    options: dict[str, Any] = _options_decoder.decode(raw) if raw is not None and is_given(raw) else {}
+    return {**options, "include_usage": True}
+
+
+def _pass_on(
+    request: ChatRequest, fields: Mapping[str, Raw], target: Target
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     spec = target.deployment.spec
     body: dict[str, Any] = dict(fields)
     body.pop("stream_options", None)
-    for old, new in spec.rename.items():
-        if old in body:
-            body[new] = body.pop(old)
-    dropped = tuple(name for name in spec.drop if name in body)
-    for name in dropped:
-        del body[name]
+    named = given(request)
+    for name in spec.drop:
+        if name in MEANINGFUL and name in named:
+            raise InvalidRequest(
+                f"{name}: provider {target.provider!r} does not take it",
+                param=name,
+                code="unsupported_parameter",
+            )
+    dropped = tuple(name for name in spec.drop if name in body and is_given(body[name]))
+    for name in spec.drop:
+        body.pop(name, None)
+    _rename(body, spec.rename)
     return body, dropped
+
+
+def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Move fields to a vendor's own names; a field the caller gave under that name stays."""
+    for old, new in names.items():
+        if old in body:
+            value = body.pop(old)
+            body.setdefault(new, value)
 
 
 def _translate(request: ChatRequest, target: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -213,7 +244,7 @@ def _translate(request: ChatRequest, target: Target) -> tuple[dict[str, Any], tu
     dropped = carry_over(request, supported, target.provider)
     body: dict[str, Any] = {"messages": write_messages(request.conversation.messages)}
     plain = {
-        spec.max_tokens_field or "max_tokens": request.max_output_tokens,
+        spec.max_tokens_field or "max_tokens": None if "max_tokens" in dropped else request.max_output_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "frequency_penalty": request.frequency_penalty,
@@ -233,6 +264,7 @@ def _translate(request: ChatRequest, target: Target) -> tuple[dict[str, Any], tu
         "response_format": _write_format(request.response_format),
     }
     body.update((name, value) for name, value in plain.items() if value is not None and name not in dropped)
+    _rename(body, spec.rename)
     return body, dropped
 
 

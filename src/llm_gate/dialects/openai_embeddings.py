@@ -68,7 +68,7 @@ def decode_embedding_request(body: bytes) -> EmbeddingRequest:
         encoding=parsed.encoding_format or "float",
         dimensions=parsed.dimensions,
         user=parsed.user,
-        extra={key: value for key, value in fields.items() if key not in _modelled},
+        extra={key: value for key, value in fields.items() if key not in _modelled and is_given(value)},
         wire=Wire(dialect=DIALECT, fields=fields),
     )
 
@@ -111,9 +111,11 @@ class OpenAIEmbedding:
                 del body[name]
         else:
             body = {"input": list(request.inputs)}
-            if request.dimensions is not None:
-                body["dimensions"] = request.dimensions
-            dropped = tuple(request.extra)
+            optional = {"dimensions": request.dimensions, "user": request.user}
+            given = {name: value for name, value in optional.items() if value is not None}
+            unwanted = target.deployment.spec.drop
+            body.update((name, value) for name, value in given.items() if name not in unwanted)
+            dropped = (*(name for name in given if name in unwanted), *request.extra)
         body["model"] = target.wire_model
         return Encoded(
             request=HttpRequest(
@@ -135,13 +137,16 @@ class OpenAIEmbedding:
             if parsed.data is None or len(parsed.data) != len(request.inputs):
                 raise bad_response(target, "does not hold one vector for each input", status=reply.status)
             vectors = _in_order(parsed.data)
+            packed = request.encoding == "base64"
+            as_asked = all(isinstance(item.embedding, str) == packed for item in parsed.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
             raise bad_response(target, "is no list of embeddings", status=reply.status) from None
         return EmbeddingResult(
             vectors=vectors,
             usage=read_usage(parsed.usage),
             model=parsed.model,
-            wire=Wire(dialect=DIALECT, fields=fields),
+            # Vendors that ignore the wanted encoding exist; their answer is then written anew.
+            wire=Wire(dialect=DIALECT, fields=fields) if as_asked else None,
         )
 
 

@@ -48,10 +48,13 @@ def _read(document: Any, status: int) -> VendorFailure:
         return VendorFailure(status=status)
     error = document.get("error", document)
     if isinstance(error, str):
-        return VendorFailure(status=status or _UNNAMED, message=error)
+        # The text stands alone, and what names its kind beside it.
+        document = {**document, "message": error}
+        error = document
     if not isinstance(error, dict):
         error = document
-    codes = [str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str | int)]
+    keys = ("code", "type", "error_type")
+    codes = [str(error[key]) for key in keys if isinstance(error.get(key), str | int)]
     inner = error.get("innererror")
     if isinstance(inner, dict) and isinstance(inner.get("code"), str):
         codes.append(inner["code"])

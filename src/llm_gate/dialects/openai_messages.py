@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from llm_gate.dialects._json import read_as
+from llm_gate.dialects._json import is_given, read_as
 from llm_gate.dialects.openai_wire import ContentPart, ImageUrl, RequestMessage, ToolCall
 from llm_gate.domain.catalog import Ability
 from llm_gate.domain.errors import InvalidRequest
@@ -57,6 +57,10 @@ def _check(message: RequestMessage, path: str) -> None:
         raise InvalidRequest(f"{path}.content: required field is missing", param=f"{path}.content")
     if message.role == "tool" and message.tool_call_id is None:
         raise InvalidRequest(f"{path}.tool_call_id: required field is missing", param=f"{path}.tool_call_id")
+    if message.function_call is not None and message.function_call.name is None:
+        raise InvalidRequest(f"{path}.function_call: a name is required", param=f"{path}.function_call")
+    if message.role == "function" and message.name is None:
+        raise InvalidRequest(f"{path}.name: required field is missing", param=f"{path}.name")
     for index, call in enumerate(message.tool_calls or ()):
         if call.type in {None, "function"} and (call.function is None or call.function.name is None):
             where = f"{path}.tool_calls[{index}].function"
@@ -67,7 +71,13 @@ def _check(message: RequestMessage, path: str) -> None:
 
 
 def _says_something(message: RequestMessage) -> bool:
-    return bool(message.tool_calls or message.refusal or message.reasoning_content)
+    return bool(
+        message.tool_calls
+        or message.function_call
+        or message.refusal
+        or message.reasoning_content
+        or is_given(message.audio)
+    )
 
 
 def _check_part(part: ContentPart, path: str) -> None:
@@ -95,6 +105,12 @@ def _neutral(message: RequestMessage, index: int) -> Message:
     if message.refusal:
         parts.append(TextPart(text=message.refusal, refusal=True))
     parts += [_tool_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+    if message.function_call is not None:
+        # The old form has no ids: its answer names the function, so the name ties the two together.
+        name = message.function_call.name or ""
+        parts.append(ToolCallPart(id=name, name=name, arguments=message.function_call.arguments or "{}"))
+    if is_given(message.audio):
+        raise _unsupported(f"{path}.audio", "a spoken answer")
     role: Role = "system" if message.role in {"system", "developer"} else "user"
     if message.role == "assistant":
         role = "assistant"
@@ -103,7 +119,7 @@ def _neutral(message: RequestMessage, index: int) -> Message:
 
 def _tool_call(call: ToolCall, path: str) -> ToolCallPart:
     if call.function is None or call.function.name is None:
-        raise InvalidRequest(f"{path}: only function calls can be carried over", param=path)
+        raise _unsupported(path, "a call of anything but a function")
     return ToolCallPart(
         id=call.id or "",
         name=call.function.name,
@@ -135,8 +151,12 @@ def _content_part(part: ContentPart, path: str) -> Part:
         return media_from_url(
             "file", part.file.file_data, f"{path}.file.file_data", filename=part.file.filename
         )
-    raise InvalidRequest(
-        f"{path}: a part of type {part.type!r} cannot be carried over to another vendor's format",
+    raise _unsupported(path, f"a part of type {part.type!r}")
+
+
+def _unsupported(path: str, what: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{path}: {what} cannot be carried over to another vendor's format",
         param=path,
         code="unsupported_parameter",
     )
@@ -166,14 +186,18 @@ def write_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     for index, message in enumerate(messages):
         if message.role == "tool":
             written += [
-                _write_tool_result(part) for part in message.parts if isinstance(part, ToolResultPart)
+                _write_tool_result(part, f"messages[{index}].content")
+                for part in message.parts
+                if isinstance(part, ToolResultPart)
             ]
         else:
             written.append(_write_message(message, index))
     return written
 
 
-def _write_tool_result(part: ToolResultPart) -> dict[str, Any]:
+def _write_tool_result(part: ToolResultPart, path: str) -> dict[str, Any]:
+    if any(isinstance(piece, MediaPart) for piece in part.content):
+        raise _unsupported(path, "media in a tool's answer")
     text = "".join(piece.text for piece in part.content if isinstance(piece, TextPart))
     return {"role": "tool", "tool_call_id": part.tool_call_id, "content": text}
 
@@ -184,13 +208,17 @@ def _write_message(message: Message, index: int) -> dict[str, Any]:
         body["name"] = message.name
     calls = [write_tool_call(part) for part in message.parts if isinstance(part, ToolCallPart)]
     shown = [part for part in message.parts if isinstance(part, TextPart | MediaPart)]
-    if message.role == "assistant" or all(isinstance(part, TextPart) for part in shown):
-        text = message.text
-        body["content"] = text if text or not calls else None
-    else:
+    if (message.role == "user" and len(shown) > 1) or any(isinstance(part, MediaPart) for part in shown):
+        if message.role != "user":
+            raise _unsupported(f"messages[{index}].content", f"media of role {message.role!r}")
         body["content"] = [
             _write_part(part, f"messages[{index}].content[{i}]") for i, part in enumerate(shown)
         ]
+    else:
+        refusal = "".join(part.text for part in shown if isinstance(part, TextPart) and part.refusal)
+        body["content"] = message.text if message.text or not (calls or refusal) else None
+        if refusal:
+            body["refusal"] = refusal
     if calls:
         body["tool_calls"] = calls
     return body
@@ -220,6 +248,4 @@ def _write_part(part: TextPart | MediaPart, path: str) -> dict[str, Any]:
         return {"type": "input_audio", "input_audio": {"data": part.data, "format": sound_format}}
     if part.kind == "file" and part.data is not None:
         return {"type": "file", "file": {"file_data": url, "filename": part.filename or "file"}}
-    raise InvalidRequest(
-        f"{path}: {part.kind} by link cannot be carried over", param=path, code="unsupported_parameter"
-    )
+    raise _unsupported(path, f"{part.kind} by link")

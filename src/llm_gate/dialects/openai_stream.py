@@ -1,18 +1,19 @@
 """Streamed chat answers in the OpenAI wire format: read from providers, written to callers."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from llm_gate.dialects._failures import bad_response
-from llm_gate.dialects._json import is_given
+from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
 from llm_gate.dialects.openai_errors import encode_error, error_in_success
 from llm_gate.dialects.openai_results import content_text, finish_reason, reasoning_text
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
-from llm_gate.dialects.openai_wire import Completion, ReplyMessage
+from llm_gate.dialects.openai_wire import Completion, ReplyMessage, ToolCall
 from llm_gate.domain.events import (
     ChatEvent,
     Ended,
@@ -35,6 +36,13 @@ _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
+class _Call(Struct, frozen=True, kw_only=True):
+    choice: int
+    index: int
+    id: str | None
+    number: int
+
+
 class OpenAIChatStream:
     """Reads one streamed answer.
 
@@ -50,8 +58,8 @@ class OpenAIChatStream:
         self._announced = False
         self._ended = False
         self._open_choices: set[int] = set()
-        self._finished = False
-        self._calls: dict[tuple[int, int], int] = {}
+        self._finished: set[int] = set()
+        self._calls: list[_Call] = []
 
     def feed(self, data: bytes) -> Sequence[ChatEvent]:
         """Take the next bytes and return the events they complete."""
@@ -67,8 +75,7 @@ class OpenAIChatStream:
             return events
         # Some vendors are known to send no [DONE]; only for them is a finish reason the end.
         if self._target.deployment.spec.finish_is_end and self._finished and not self._open_choices:
-            self._ended = True
-            return [*events, Ended()]
+            return [*events, *self._end()]
         what = "ended before it was complete" if self._started else "is not an event stream"
         raise bad_response(self._target, what)
 
@@ -81,14 +88,14 @@ class OpenAIChatStream:
             if not wire_event.data:
                 continue
             if wire_event.data == _DONE:
-                self._ended = True
                 self._flush(passing, events)
-                events.append(Ended())
+                events += self._end()
                 break
+            already_finished = frozenset(self._finished)
             chunk = self._chunk(wire_event)
-            usage = read_usage(chunk.usage)
+            usage = read_usage(chunk.usage) or _usage_aside(wire_event.data)
             if not self._verbatim:
-                events += self._translate(chunk, usage)
+                events += self._translate(chunk, usage, already_finished)
             elif usage is None:
                 passing.append(wire_event.raw)
             else:
@@ -96,6 +103,15 @@ class OpenAIChatStream:
                 events.append(VerbatimUsage(payload=wire_event.data, usage=usage))
         self._flush(passing, events)
         return events
+
+    def _end(self) -> list[ChatEvent]:
+        """Close the answer; a choice whose finish reason the vendor left out counts as a plain stop."""
+        if not (self._finished or self._open_choices):
+            raise bad_response(self._target, "holds no choices")
+        self._ended = True
+        if self._verbatim:
+            return [Ended()]
+        return [*(Finished(reason="stop", index=index) for index in sorted(self._open_choices)), Ended()]
 
     @staticmethod
     def _flush(passing: list[bytes], events: list[ChatEvent]) -> None:
@@ -110,7 +126,7 @@ class OpenAIChatStream:
             raise bad_response(self._target, "holds an event that is no chat completion chunk") from None
         if is_given(chunk.error):
             raise error_in_success(chunk.error, self._target)
-        if wire_event.event == b"error":
+        if wire_event.event == b"error" or chunk.object == "error":
             raise error_in_success(wire_event.data, self._target)
         if wire_event.bare:
             raise bad_response(self._target, "is not an event stream")
@@ -119,13 +135,15 @@ class OpenAIChatStream:
             if choice.finish_reason == "error":
                 raise bad_response(self._target, "ended with an error of the model")
             if choice.finish_reason:
-                self._finished = True
+                self._finished.add(choice.index)
                 self._open_choices.discard(choice.index)
-            else:
+            elif choice.index not in self._finished:
                 self._open_choices.add(choice.index)
         return chunk
 
-    def _translate(self, chunk: Completion, usage: Usage | None) -> list[ChatEvent]:
+    def _translate(
+        self, chunk: Completion, usage: Usage | None, already_finished: AbstractSet[int]
+    ) -> list[ChatEvent]:
         events: list[ChatEvent] = []
         if not self._announced and (chunk.id or chunk.choices):
             self._announced = True
@@ -134,7 +152,8 @@ class OpenAIChatStream:
         for choice in chunk.choices or ():
             if choice.delta is not None:
                 events += self._deltas(choice.delta, choice.index)
-            if choice.finish_reason:
+            # Some vendors repeat the finish reason in the event that brings the usage.
+            if choice.finish_reason and choice.index not in already_finished:
                 events.append(Finished(reason=finish_reason(choice.finish_reason), index=choice.index))
         if usage is not None:
             events.append(UsageReported(usage=usage))
@@ -151,9 +170,7 @@ class OpenAIChatStream:
         for position, call in enumerate(delta.tool_calls or ()):
             if call.function is None:
                 continue
-            key = (index, position if call.index is None else call.index)
-            is_new = key not in self._calls
-            number = self._calls.setdefault(key, sum(1 for known in self._calls if known[0] == index))
+            number, is_new = self._number(call, index, position)
             events.append(
                 ToolCallDelta(
                     call=number,
@@ -165,6 +182,27 @@ class OpenAIChatStream:
                 )
             )
         return events
+
+    def _number(self, call: ToolCall, choice: int, position: int) -> tuple[int, bool]:
+        """Return the number of the call a delta belongs to, and whether the delta opens it.
+
+        A delta belongs to the last call of its index; vendors that leave the index out, or give every call the
+        same, tell calls apart by a new id that comes with a name.
+        """
+        known = [one for one in self._calls if one.choice == choice]
+        named = call.function is not None and bool(call.function.name)
+        for one in reversed(known):
+            if call.id:
+                same = call.id == one.id or (call.index == one.index and not named)
+            elif call.index is not None:
+                same = call.index == one.index
+            else:
+                same = not named
+            if same:
+                return one.number, False
+        index = position if call.index is None else call.index
+        self._calls.append(_Call(choice=choice, index=index, id=call.id, number=len(known)))
+        return len(known), True
 
 
 class ChunkEncoder:
@@ -252,11 +290,24 @@ class ChunkEncoder:
     def _complete(self, event: VerbatimUsage) -> bytes:
         fields: dict[str, Any] = _fields_decoder.decode(event.payload)
         if self._include_usage:
-            fields["usage"] = add_cost(fields["usage"], self._price(event.usage))
+            cost = self._price(event.usage)
+            raw = fields.get("usage", ABSENT)
+            fields["usage"] = add_cost(raw, cost) if is_given(raw) else write_usage(event.usage, cost)
             return _event(fields)
-        del fields["usage"]
+        fields.pop("usage", None)
         empty = bytes(fields.get("choices", Raw(b"[]"))).replace(b" ", b"") in {b"[]", _NULL}
         return b"" if empty else _event(fields)
+
+
+def _usage_aside(data: bytes) -> Usage | None:
+    """Return the usage that some vendors put into an object of their own, named x_…, beside the choices."""
+    if b'"x_' not in data:
+        return None
+    fields: dict[str, Raw] = _fields_decoder.decode(data)
+    for name, raw in fields.items():
+        if name.startswith("x_") and bytes(raw).startswith(b"{"):
+            return read_usage(_fields_decoder.decode(raw).get("usage", ABSENT))
+    return None
 
 
 def encode_stream_error(message: str, *, kind: str, code: str | None, param: str | None) -> bytes:

@@ -29,13 +29,18 @@ def read_usage(raw: Raw) -> Usage | None:
         return None
     prompt = body.prompt_tokens_details or PromptDetails()
     completion = body.completion_tokens_details or CompletionDetails()
+    reasoning = completion.reasoning_tokens or 0
+    output = body.completion_tokens or 0
+    # Some vendors count reasoning beside the completion; only their total gives it away.
+    if reasoning and body.total_tokens == (body.prompt_tokens or 0) + output + reasoning:
+        output += reasoning
     usage = Usage(
         input_tokens=body.prompt_tokens or 0,
         cached_input_tokens=prompt.cached_tokens or body.prompt_cache_hit_tokens or 0,
         cache_write_tokens=prompt.cache_write_tokens or 0,
         audio_input_tokens=prompt.audio_tokens or 0,
-        output_tokens=body.completion_tokens or 0,
-        reasoning_tokens=completion.reasoning_tokens or 0,
+        output_tokens=output,
+        reasoning_tokens=reasoning,
         audio_output_tokens=completion.audio_tokens or 0,
     )
     counts = (

@@ -94,6 +94,8 @@ class RequestMessage(Struct, frozen=True):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    audio: Raw = ABSENT
     refusal: str | None = None
     reasoning_content: str | None = None
 
@@ -209,7 +211,7 @@ class Completion(Struct, frozen=True):
     created: float | None = None
     usage: Raw = ABSENT
     error: Raw = ABSENT
-    prompt_filter_results: Raw = ABSENT
+    object: str | None = None
 
 
 class PromptDetails(Struct, frozen=True):

@@ -92,8 +92,8 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `dialect` names the wire format; `module` a file in providers/ where the vendor needs code of its own.
     `rank` orders the providers that are tried when nobody names one (none: never). `finish_is_end` is for
-    vendors known to send no end marker. `control_header` names an inbound header handed to this provider. `synthetic` marks
-    every answer as made up.
+    vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
+    `synthetic` marks every answer as made up.
     """
 
     label: str | None = None

@@ -3,7 +3,7 @@
 GateError                       code, message, details
 ├── CallerError                 the caller must change something
 │   ├── InvalidRequest  NotAuthenticated  NotAllowed  NotFound  Conflict
-│   └── MethodNotAllowed  TooLarge  UnsupportedMedia  LoopDetected
+│   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected
 ├── ProviderError               provider, model, upstream status, safe excerpt
 │   ├── ProviderUnavailable  ProviderTimeout            another try may work
 │   ├── ProviderRateLimited  ProviderQuotaExhausted     time or another provider helps
@@ -124,6 +124,12 @@ class TooLarge(CallerError):
     """The body is larger than the gateway takes."""
 
     code = "request_too_large"
+
+
+class RequestTimedOut(CallerError):
+    """The caller did not send the whole request in time."""
+
+    code = "request_timeout"
 
 
 class UnsupportedMedia(CallerError):

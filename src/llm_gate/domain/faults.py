@@ -26,7 +26,7 @@ def _walk(value: object, annotation: Any, path: str) -> list[Fault]:
     origin = get_origin(kind)
     if isinstance(kind, type) and issubclass(kind, Struct) and isinstance(value, Mapping):
         return _walk_struct(value, kind, path)
-    if origin in {list, tuple} and isinstance(value, list):
+    if origin in {list, tuple} and isinstance(value, list) and _is_uniform(kind):
         item_type = get_args(kind)[0]
         found = [fault for i, item in enumerate(value) for fault in _walk(item, item_type, f"{path}[{i}]")]
         return found or _check(value, annotation, path)
@@ -35,14 +35,14 @@ def _walk(value: object, annotation: Any, path: str) -> list[Fault]:
         found = [fault for key, item in value.items() for fault in _walk(item, value_type, _join(path, key))]
         return found or _check(value, annotation, path)
     if origin in {Union, types.UnionType}:
-        return _walk_union(value, kind, path)
+        return _walk_union(value, kind, path) or _check(value, annotation, path)
     return _check(value, annotation, path)
 
 
 def _walk_struct(value: Mapping[Any, Any], record: type[Struct], path: str) -> list[Fault]:
     found: list[Fault] = []
     fields = msgspec.structs.fields(record)
-    known = {field.encode_name for field in fields}
+    known = {field.encode_name for field in fields} | {record.__struct_config__.tag_field}
     if record.__struct_config__.forbid_unknown_fields:
         found += [Fault(_join(path, key), "unknown field") for key in value if key not in known]
     for field in fields:
@@ -59,11 +59,25 @@ def _walk_union(value: object, union: Any, path: str) -> list[Fault]:
     if not faults:
         return []
     for member in get_args(union):
-        record = isinstance(member, type) and issubclass(member, Struct) and isinstance(value, Mapping)
-        array = get_origin(member) in {list, tuple} and isinstance(value, list)
-        if record or array:
-            return _walk(value, member, path)
+        bare = get_args(member)[0] if get_origin(member) is Annotated else member
+        is_record = isinstance(bare, type) and issubclass(bare, Struct) and isinstance(value, Mapping)
+        is_array = get_origin(bare) in {list, tuple} and isinstance(value, list)
+        is_mapping = get_origin(bare) in {dict, Mapping} and isinstance(value, Mapping)
+        if is_array or is_mapping or (is_record and _is_meant(value, bare)):
+            return _walk(value, member, path) or faults
     return faults
+
+
+def _is_meant(value: Any, record: type[Struct]) -> bool:
+    """Tell whether a mapping carries the tag of a record; a record without a tag is always meant."""
+    settings = record.__struct_config__
+    return settings.tag_field is None or value.get(settings.tag_field) == settings.tag
+
+
+def _is_uniform(kind: Any) -> bool:
+    """Tell whether all items of a list or tuple type have one type."""
+    arguments = get_args(kind)
+    return get_origin(kind) is list or (len(arguments) == 2 and arguments[1] is Ellipsis)  # noqa: PLR2004
 
 
 def _check(value: object, annotation: Any, path: str) -> list[Fault]:

@@ -1,9 +1,13 @@
 """Money as integers: one unit is a nano-dollar (1e-9 USD). No float ever enters."""
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from fractions import Fraction
 
 NANOS_PER_USD = 1_000_000_000
+
+# Decimal itself would also take exponents, underscores and digits of any script.
+_AMOUNT = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,30})?")
 
 
 def parse_usd(text: str) -> Fraction:
@@ -12,13 +16,9 @@ def parse_usd(text: str) -> Fraction:
     Raises:
         ValueError: `text` is not a plain, finite, non-negative decimal number.
     """
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a decimal amount") from None
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"{text!r} is not a finite, non-negative amount")
-    return Fraction(amount) * NANOS_PER_USD
+    if _AMOUNT.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a plain, non-negative decimal amount")
+    return Fraction(text) * NANOS_PER_USD
 
 
 def round_half_even(amount: Fraction) -> int:

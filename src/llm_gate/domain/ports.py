@@ -1,6 +1,6 @@
 """What the engine needs from the outside world, as Protocols."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -13,7 +13,7 @@ class StreamReply(Protocol):
     status: int
     headers: Mapping[str, str]
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives; reading slowly pauses the sender.
 
         Raises:

@@ -20,7 +20,7 @@ def address(target: Target, path: str) -> str:
     version = target.model.api_version or target.deployment.api_version or _V1
     if version == _V1:
         return f"{root}/openai/v1/{path}"
-    return f"{root}/openai/deployments/{quote(target.wire_model, safe='')}/{path}?api-version={version}"
+    return f"{root}/openai/deployments/{quote(target.wire_model, safe='')}/{path}?api-version={quote(version, safe='')}"
 
 
 provider = Provider(

@@ -6,6 +6,7 @@ It speaks the OpenAI dialect through the same codecs as a real vendor; only the 
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ _MAX_DIMENSIONS = 4096
 _MAX_DELAY_MS = 60_000
 _QUOTE_CHARS = 400
 _BYTES_PER_TOKEN = 4
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream"}
 _FAILURES: dict[int, tuple[str, str]] = {
@@ -60,9 +62,9 @@ def read_control(text: str | None) -> Control:
         name, _, value = item.strip().partition("=")
         if not name:
             continue
-        if name not in {"fail", "delay_ms", "cut_after"} or not value.strip().isdigit():
+        if name.strip() not in {"fail", "delay_ms", "cut_after"} or _NUMBER.fullmatch(value.strip()) is None:
             raise InvalidRequest(f"{CONTROL_HEADER}: cannot read {item.strip()!r}", param=CONTROL_HEADER)
-        given[name] = int(value)
+        given[name.strip()] = int(value)
     control = msgspec.convert(given, Control)
     if control.fail is not None and not 400 <= control.fail < 600:  # noqa: PLR2004
         raise InvalidRequest(f"{CONTROL_HEADER}: fail must be a status from 400 to 599", param=CONTROL_HEADER)
@@ -117,7 +119,10 @@ class SandboxEmbedding:
 
 def respond(request: HttpRequest, now_s: float) -> LocalReply:
     """Answer a request of the OpenAI dialect; the answer depends on the request alone, but for its date."""
-    control = read_control(request.headers.get(CONTROL_HEADER))
+    try:
+        control = read_control(request.headers.get(CONTROL_HEADER))
+    except InvalidRequest as error:
+        return _refusal(error, 0.0)
     delay_s = control.delay_ms / 1000
     if control.fail is not None:
         return _failure(control.fail, delay_s)
@@ -128,16 +133,19 @@ def respond(request: HttpRequest, now_s: float) -> LocalReply:
         else:
             pieces, headers = _chat(body, hashlib.sha256(request.body).hexdigest()[:24], int(now_s))
     except InvalidRequest as error:
-        refusal = encode_error(
-            error.message, kind="invalid_request_error", code=error.code, param=error.param
-        )
-        return LocalReply(status=400, headers=_JSON, chunks=iter((refusal,)), delay_s=delay_s)
-    broken = control.cut_after is not None
-    if broken and headers is _JSON:
-        pieces = [pieces[0][: len(pieces[0]) // 2]]
-    elif broken:
-        pieces = pieces[: control.cut_after]
+        return _refusal(error, delay_s)
+    broken = False
+    if control.cut_after is not None and headers is _JSON:
+        pieces, broken = [pieces[0][: len(pieces[0]) // 2]], True
+    elif control.cut_after is not None and control.cut_after < len(pieces):
+        pieces, broken = pieces[: control.cut_after], True
     return LocalReply(status=200, headers=headers, chunks=iter(pieces), delay_s=delay_s, broken=broken)
+
+
+def _refusal(error: InvalidRequest, delay_s: float) -> LocalReply:
+    message = f"{error.message} (synthetic)"
+    body = encode_error(message, kind="invalid_request_error", code=error.code, param=error.param)
+    return LocalReply(status=400, headers=_JSON, chunks=iter((body,)), delay_s=delay_s)
 
 
 def _failure(status: int, delay_s: float) -> LocalReply:
@@ -227,7 +235,7 @@ def _event(body: dict[str, Any]) -> bytes:
 def _tool_call(body: dict[str, Any], key: str) -> dict[str, Any] | None:
     """Ask for a tool when one is offered and none has just answered."""
     tools = [tool["function"] for tool in body.get("tools") or () if tool.get("type") == "function"]
-    choice = body.get("tool_choice", "auto")
+    choice = body.get("tool_choice") or "auto"
     answered = body["messages"][-1]["role"] in {"tool", "function"}
     if not tools or choice == "none" or (answered and choice == "auto"):
         return None
@@ -237,7 +245,9 @@ def _tool_call(body: dict[str, Any], key: str) -> dict[str, Any] | None:
     chosen = next((tool for tool in tools if tool["name"] == wanted), None)
     if chosen is None:
         raise InvalidRequest(f"tool_choice: no tool is named {wanted!r}", param="tool_choice")
-    arguments = msgspec.json.encode(synthesise(chosen.get("parameters") or {"type": "object"})).decode()
+    parameters = chosen.get("parameters")
+    schema = {**(parameters if isinstance(parameters, dict) else {}), "type": "object"}
+    arguments = msgspec.json.encode(synthesise(schema)).decode()
     return {
         "id": f"call_{key}",
         "type": "function",

@@ -1,0 +1,166 @@
+"""One streamed answer on its way through the engine: deadlines, usage, cost, and an honest end.
+
+Theory of operation: the reader's own task pulls pieces from the provider, so a slow reader pauses the provider.
+A timer of its own looks at the clock now and then; while the reader waits for the provider, silence beyond the
+idle deadline (measured between content events, so that keep-alive comments do not count) or life beyond the total
+one cancels that wait and turns it into a ProviderTimeout.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from llm_gate.domain.errors import ProviderError, ProviderTimeout
+from llm_gate.domain.events import ChatEvent, Ended, Finished, UsageReported, VerbatimUsage
+from llm_gate.domain.ports import StreamReply
+from llm_gate.domain.pricing import Cost
+from llm_gate.domain.provider import ChatStream, Target
+from llm_gate.domain.results import FinishReason
+from llm_gate.domain.usage import Usage
+from llm_gate.engine.attempts import hide_secret, log_failure
+
+T = TypeVar("T")
+
+
+class Silence:
+    """Watches the waits of one task for a provider; `idle_s` and `total_s` count from the latest content."""
+
+    def __init__(self, *, idle_s: float, total_s: float, provider: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle_s = idle_s
+        self._end = self._loop.time() + total_s
+        self._provider = provider
+        self._content_seen = self._loop.time()
+        self._waiting: asyncio.Task[object] | None = None
+        self._fired = False
+        self._timer = self._loop.call_later(min(idle_s, total_s), self._look)
+
+    def touch(self) -> None:
+        """Note that content has arrived."""
+        self._content_seen = self._loop.time()
+
+    async def wait(self, awaitable: AsyncIterator[T]) -> T | None:
+        """Await the next item; None at the end.
+
+        Raises:
+            ProviderTimeout: a deadline passed first.
+        """
+        self._waiting = asyncio.current_task()
+        try:
+            return await anext(awaitable, None)
+        except asyncio.CancelledError:
+            task = self._waiting
+            if not self._fired or task is None or task.uncancel() > 0:
+                raise
+            raise ProviderTimeout(
+                f"provider {self._provider!r} fell silent in the middle of the answer",
+                provider=self._provider,
+            ) from None
+        finally:
+            self._waiting = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = min(self._content_seen + self._idle_s, self._end)
+        if now < due:
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._waiting is not None:
+            self._fired = True
+            self._waiting.cancel()
+        else:
+            # The reader is busy or slow: that is not the provider's silence. Look again soon.
+            self._timer = self._loop.call_later(min(1.0, self._idle_s), self._look)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+
+class ChatAnswerStream:
+    """A chat answer whose first events have arrived. Iterate `batches` once, and `close` in any case.
+
+    `usage`, `finish_reason` and `is_complete` are filled while the stream runs. `attempts` counts the targets
+    that were tried; `dropped` names the hints that could not be carried over.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        dropped: tuple[str, ...],
+        price: Callable[[Usage | None], Cost | None],
+        decoder: ChatStream,
+        silence: Silence,
+    ) -> None:
+        self.target = target
+        self.dropped = dropped
+        self.price = price
+        self.attempts = 1
+        self.usage: Usage | None = None
+        self.finish_reason: FinishReason | None = None
+        self.is_complete = False
+        self._decoder = decoder
+        self._resources = AsyncExitStack()
+        self._silence = silence
+        self._first: Sequence[ChatEvent] = ()
+        self._pieces: AsyncGenerator[bytes, None] | None = None
+
+    @property
+    def cost(self) -> Cost | None:
+        """The cost of what has been counted so far."""
+        return self.price(self.usage)
+
+    def own(self, resources: AsyncExitStack) -> None:
+        """Take over what must be closed with the stream."""
+        self._resources = resources
+
+    async def start(self, reply: StreamReply) -> None:
+        """Wait for the first content, so that what fails before it can still be tried elsewhere."""
+        self._pieces = reply.chunks()
+        self._first = await self._next() or ()
+
+    async def batches(self) -> AsyncIterator[Sequence[ChatEvent]]:
+        """Yield events as they arrive, those of one read together; Ended is the last of a complete answer.
+
+        Raises:
+            ProviderError: the answer broke off or carried an error.
+        """
+        batch: Sequence[ChatEvent] | None = self._first
+        try:
+            while batch:
+                yield batch
+                batch = await self._next()
+        except ProviderError as error:
+            hide_secret(error, self.target)
+            log_failure(error, self.target)
+            raise
+
+    async def _next(self) -> Sequence[ChatEvent] | None:
+        """Return the next events that are not empty; None after the end."""
+        while not self.is_complete and self._pieces is not None:
+            piece = await self._silence.wait(self._pieces)
+            events = self._decoder.feed(piece) if piece is not None else self._decoder.close()
+            if events:
+                self._silence.touch()
+                self._note(events)
+                return events
+            if piece is None:
+                return None
+        return None
+
+    def _note(self, events: Sequence[ChatEvent]) -> None:
+        for event in events:
+            if isinstance(event, UsageReported | VerbatimUsage):
+                self.usage = event.usage
+            elif isinstance(event, Finished):
+                self.finish_reason = event.reason
+            elif isinstance(event, Ended):
+                self.is_complete = True
+
+    async def close(self) -> None:
+        """Stop the provider if it still sends, and give everything back."""
+        self._silence.stop()
+        if self._pieces is not None:
+            await self._pieces.aclose()
+        await self._resources.aclose()

@@ -1,0 +1,216 @@
+"""One HTTP request and its answer: headers, bounded body, the call's frame, and what the log will say of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+from msgspec import Struct
+
+from llm_gate.domain.access import CallContext, Caller
+from llm_gate.domain.errors import RequestTimedOut, TooLarge, UnsupportedMedia
+from llm_gate.domain.pricing import Cost
+from llm_gate.domain.provider import Target
+from llm_gate.domain.usage import Usage
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+BODY_TIMEOUT_S = 60.0
+"""How long a caller may take to send its body."""
+
+_MAX_ID_CHARS = 128
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before it was answered."""
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """A complete answer to a caller."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = {}
+
+
+class Exchange:
+    """One request on its way through the edge."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.query: bytes = scope.get("query_string", b"")
+        self.received_at = datetime.now(UTC)
+        self._started_s = perf_counter()
+        self.request_id = _sane(self.headers.get("x-request-id")) or f"req_{uuid4().hex}"
+        self.path_value = ""
+        self.log: dict[str, Any] = {}
+        self.is_answered = False
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._body_read = self.method in {"GET", "HEAD"}
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The caller's own id of the matter, echoed in the answer."""
+        return _sane(self.headers.get("x-correlation-id"))
+
+    @property
+    def client_id(self) -> str | None:
+        """The application that calls; proxies drop header names with an underscore, so both are read."""
+        return self.headers.get("client_id") or self.headers.get("x-client-id")
+
+    async def body(self) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            TooLarge: it is larger than the limit.
+            RequestTimedOut: it did not arrive in time.
+            ClientGone: the caller left.
+        """
+        length = self.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
+        first = await self._piece()
+        if not first.get("more_body"):
+            self._body_read = True
+            return self._checked(first.get("body", b""))
+        pieces = [first.get("body", b"")]
+        size = len(pieces[0])
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while True:
+                    piece = await self._piece()
+                    pieces.append(piece.get("body", b""))
+                    size += len(pieces[-1])
+                    if size > self._max_body_bytes:
+                        raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
+                    if not piece.get("more_body"):
+                        break
+        except TimeoutError:
+            raise RequestTimedOut(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+        self._body_read = True
+        return b"".join(pieces)
+
+    def _checked(self, body: bytes) -> bytes:
+        if len(body) > self._max_body_bytes:
+            raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
+        return body
+
+    async def _piece(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    async def until_gone(self) -> None:
+        """Return when the caller has left. The body must have been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def context(self, *, user: str | None = None) -> CallContext:
+        """Return the call's frame; `user` stands in where no X-User-Id header was sent."""
+        hops = self.headers.get("x-llm-gate-hop", "")
+        return CallContext(
+            request_id=self.request_id,
+            caller=Caller(application=self.client_id, user=self.headers.get("x-user-id") or user),
+            received_at=self.received_at,
+            headers=self.headers,
+            correlation_id=self.correlation_id,
+            hops=tuple(filter(None, (hop.strip() for hop in hops.split(",")))),
+        )
+
+    def note_result(
+        self, target: Target, usage: Usage | None, cost: Cost | None, *, attempts: int, upstream_s: float
+    ) -> None:
+        """Keep for the log line what the call came to."""
+        self.log |= {
+            "provider": target.provider,
+            "model": target.model.name,
+            "attempts": attempts,
+            "input_tokens": usage.input_tokens if usage is not None else None,
+            "output_tokens": usage.output_tokens if usage is not None else None,
+            "cost_nanos": cost.nanos if cost is not None else None,
+            "upstream_ms": round(upstream_s * 1000, 2),
+        }
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a complete answer."""
+        headers = self._head(reply.content_type, reply.headers)
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+        self.is_answered = True
+        self.log["status"] = reply.status
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        body = b"" if self.method == "HEAD" else reply.body
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def begin_stream(self, headers: Mapping[str, str]) -> None:
+        """Send the head of a streamed answer."""
+        head = self._head(EVENT_STREAM, {**headers, "cache-control": "no-store", "x-accel-buffering": "no"})
+        self.is_answered = True
+        self.log["status"] = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def send_piece(self, data: bytes) -> None:
+        """Send a piece of a streamed answer; waits while the caller reads slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """Finish a streamed answer."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def _head(self, content_type: str, extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b"content-type", content_type.encode()),
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        if self.correlation_id is not None:
+            headers.append((b"x-correlation-id", self.correlation_id.encode()))
+        headers += [(name.encode(), printable(value).encode()) for name, value in extra.items()]
+        return headers
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request came in."""
+        return perf_counter() - self._started_s
+
+
+def printable(value: str) -> str:
+    """Return a header value in which anything but visible ASCII and blanks is replaced."""
+    return (
+        value
+        if value.isascii() and value.isprintable()
+        else "".join(char if char.isascii() and char.isprintable() else "?" for char in value)
+    )
+
+
+def require_json(exchange: Exchange) -> None:
+    """Refuse a body that does not say it is JSON, which also keeps plain web forms out.
+
+    Raises:
+        UnsupportedMedia: the content type is another one.
+    """
+    given = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != JSON:
+        raise UnsupportedMedia(f"the content type must be {JSON}, not {given or 'absent'!r}")
+
+
+def _sane(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not text or len(text) > _MAX_ID_CHARS or not text.isascii() or not text.isprintable():
+        return None
+    return text

@@ -1,0 +1,128 @@
+"""The one table from error classes to HTTP: statuses, retry hints, and words for each surface."""
+
+import math
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from llm_gate.domain.errors import (
+    AllAttemptsFailed,
+    BadProviderResponse,
+    CallerError,
+    Conflict,
+    ContentFiltered,
+    ContextTooLong,
+    Fault,
+    GateError,
+    GateFault,
+    InvalidRequest,
+    LoopDetected,
+    MethodNotAllowed,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    ProviderAuthFailed,
+    ProviderError,
+    ProviderModelGone,
+    ProviderQuotaExhausted,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestTimedOut,
+    TooLarge,
+    UnsupportedMedia,
+)
+
+STATUS: Mapping[type[GateError], int] = {
+    InvalidRequest: 400,
+    NotAuthenticated: 401,
+    NotAllowed: 403,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    RequestTimedOut: 408,
+    Conflict: 409,
+    TooLarge: 413,
+    UnsupportedMedia: 415,
+    LoopDetected: 508,
+    CallerError: 400,
+    ProviderUnavailable: 503,
+    ProviderTimeout: 504,
+    ProviderRateLimited: 429,
+    ProviderQuotaExhausted: 429,
+    ProviderAuthFailed: 502,
+    ProviderModelGone: 502,
+    BadProviderResponse: 502,
+    ProviderRejected: 400,
+    ContextTooLong: 400,
+    ContentFiltered: 400,
+    ProviderError: 502,
+    AllAttemptsFailed: 502,
+    GateFault: 500,
+    GateError: 500,
+}
+"""A class without a row of its own takes its parent's."""
+
+_TIME_HEALS = (ProviderRateLimited, ProviderQuotaExhausted)
+# No waiting changes these: a client that retries by itself should not.
+_NO_RETRY = (ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
+_MAX_RETRY_AFTER_S = 86_400
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """An error as every surface needs it, before it is written in that surface's form."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    faults: tuple[Fault, ...] = ()
+    headers: Mapping[str, str] = {}
+
+
+def status_of(error: GateError) -> int:
+    """Return the HTTP status for an error."""
+    if isinstance(error, AllAttemptsFailed):
+        return _status_of_all(error)
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _status_of_all(error: AllAttemptsFailed) -> int:
+    if all(isinstance(each, _TIME_HEALS) for each in error.errors):
+        return 429
+    if all(isinstance(each, ProviderTimeout) for each in error.errors):
+        return 504
+    if any(
+        isinstance(each, ProviderUnavailable | ProviderTimeout | ProviderRateLimited) for each in error.errors
+    ):
+        return 503
+    return 502
+
+
+def failure_of(error: GateError) -> Failure:
+    """Describe an error for the edge."""
+    headers: dict[str, str] = {}
+    wait_s = _retry_after_s(error)
+    if wait_s is not None:
+        headers["retry-after"] = str(min(math.ceil(wait_s), _MAX_RETRY_AFTER_S))
+    if isinstance(error, _NO_RETRY):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, NotAuthenticated):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = ", ".join(error.allowed)
+    return Failure(
+        status=status_of(error),
+        code=error.code,
+        message=error.message,
+        param=getattr(error, "param", None),
+        faults=error.faults if isinstance(error, InvalidRequest) else (),
+        headers=headers,
+    )
+
+
+def _retry_after_s(error: GateError) -> float | None:
+    if isinstance(error, AllAttemptsFailed):
+        waits = [each.retry_after_s for each in error.errors if each.retry_after_s is not None]
+        return min(waits) if waits else None
+    return error.retry_after_s if isinstance(error, ProviderError) else None

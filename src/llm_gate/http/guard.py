@@ -1,0 +1,124 @@
+"""What every request must pass before anything reads it: host, origin, key, loops."""
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from llm_gate.domain.errors import InvalidRequest, LoopDetected, NotAllowed, NotAuthenticated
+from llm_gate.domain.secret import Secret
+from llm_gate.http.exchange import Exchange
+
+ANY = "*"
+MAX_HOPS = 8
+"""Gateways a request may have come through."""
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard(Struct, frozen=True, kw_only=True):
+    """The rules of one listener. `allowed_hosts` and `allowed_origins` may hold "*" for any."""
+
+    allowed_hosts: frozenset[str]
+    allowed_origins: frozenset[str]
+    key_digest: bytes | None
+    instance_id: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is asked for."""
+        return self.key_digest is None
+
+    def check(self, exchange: Exchange, *, needs_key: bool) -> None:
+        """Let a request pass, or say why not.
+
+        Raises:
+            InvalidRequest: the Host header is not one of ours.
+            NotAllowed: a web page of another origin sent it.
+            NotAuthenticated: the key is missing or wrong.
+            LoopDetected: it has come through this gateway before.
+        """
+        host = exchange.headers.get("host", "")
+        if ANY not in self.allowed_hosts and host_name(host) not in self.allowed_hosts:
+            raise InvalidRequest(
+                "the Host header names no host of this gateway (see allowed_hosts in the configuration)",
+                param="Host",
+                code="host_not_allowed",
+            )
+        self._check_origin(exchange, host)
+        hops = exchange.headers.get("x-llm-gate-hop")
+        if hops is not None:
+            self._check_hops(hops)
+        if needs_key and self.key_digest is not None:
+            self._check_key(exchange)
+
+    def _check_origin(self, exchange: Exchange, host: str) -> None:
+        origin = exchange.headers.get("origin")
+        if origin is not None:
+            same = urlsplit(origin).netloc.lower() == host.lower()
+            if not same and ANY not in self.allowed_origins and origin not in self.allowed_origins:
+                raise NotAllowed("requests from web pages of another origin are not allowed")
+        elif exchange.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+            raise NotAllowed("requests from web pages of another origin are not allowed")
+
+    def _check_hops(self, hops: str) -> None:
+        seen = [hop.strip() for hop in hops.split(",")]
+        if self.instance_id in seen:
+            raise LoopDetected(
+                "the request has come through this gateway before: a provider's address leads back here"
+            )
+        if len(seen) > MAX_HOPS:
+            raise LoopDetected(f"the request has come through more than {MAX_HOPS} gateways")
+
+    def _check_key(self, exchange: Exchange) -> None:
+        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else exchange.headers.get("x-api-key", "")
+        if not given:
+            raise NotAuthenticated("no API key: send it as `Authorization: Bearer …`")
+        if not hmac.compare_digest(_digest(given), self.key_digest or b""):
+            raise NotAuthenticated("the API key is not accepted")
+
+
+def make_guard(
+    *,
+    bind_host: str,
+    hosts: Sequence[str],
+    origins: Sequence[str],
+    key: Secret | None,
+    instance_id: str,
+) -> Guard:
+    """Derive the rules from the settings.
+
+    On loopback only its names are answered, so that no web page can reach the gateway through a name of its
+    own; elsewhere any name, unless hosts are listed, since a key is needed there.
+    """
+    allowed = {host.lower() for host in hosts}
+    if is_loopback(bind_host):
+        allowed |= {*LOOPBACK_NAMES, bind_host.lower()}
+    elif not allowed:
+        allowed = {ANY}
+    return Guard(
+        allowed_hosts=frozenset(allowed),
+        allowed_origins=frozenset(origins),
+        key_digest=None if key is None else _digest(key.reveal()),
+        instance_id=instance_id,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether listening on a host reaches no further than this machine."""
+    return host in LOOPBACK_NAMES or host.startswith("127.")
+
+
+def host_name(host: str) -> str:
+    """Return the name in a Host header, without port and brackets."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()

@@ -1,0 +1,186 @@
+"""Starts the server: puts the application together, runs it, and says on the terminal when it is ready."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import uvicorn
+from msgspec import Struct
+from uvicorn.supervisors import Multiprocess
+
+from llm_gate.bootstrap import Gateway, build
+from llm_gate.http.app import Application
+from llm_gate.http.banner import banner
+from llm_gate.http.guard import is_loopback, make_guard
+from llm_gate.http.health import HealthRoutes
+from llm_gate.http.native import NativeRoutes, NativeSurface
+from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
+from llm_gate.http.openapi import DocumentationRoutes, openapi_document
+from llm_gate.http.routes import Router
+from llm_gate.settings import Settings, load_settings
+from llm_gate.telemetry.logs import configure_logging
+
+OK, FAILED, REFUSED = 0, 1, 2
+
+_KEEP_ALIVE_S = 75
+_GRACE_S = 30
+_LAUNCH = "LLM_GATE_LAUNCH"
+_INSTANCE = "LLM_GATE_INSTANCE_ID"
+
+
+def make_application(settings: Settings, gateway: Gateway) -> Application:
+    """Put the application together around a gateway."""
+    native, api_path = NativeSurface(), settings.api.path
+    beat_s = settings.timeouts.heartbeat_s
+    routes = [
+        *NativeRoutes(gate=gateway.gate, heartbeat_s=beat_s, api_path=api_path).routes(),
+        *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
+        *HealthRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
+    ]
+    document = openapi_document(
+        routes,
+        title=settings.api.title,
+        description=settings.api.description,
+        needs_key=settings.api_key is not None,
+    )
+    documentation = DocumentationRoutes(
+        surface=native,
+        api_path=api_path,
+        title=settings.api.title,
+        document=msgspec.json.encode(document),
+    )
+    return Application(
+        router=Router([*routes, *documentation.routes()]),
+        guard=make_guard(
+            bind_host=settings.server.host,
+            hosts=settings.server.allowed_hosts,
+            origins=settings.server.allowed_origins,
+            key=settings.api_key,
+            instance_id=gateway.gate.instance_id,
+        ),
+        surfaces={"/v1": OpenAISurface(), "": native},
+        max_body_bytes=settings.server.max_body_bytes,
+        log_access=configure_logging(
+            level=settings.logging.level,
+            provider_levels=settings.logging.providers,
+            form=settings.logging.format,
+        ),
+        on_stop=gateway.close,
+    )
+
+
+class _Launch(Struct, frozen=True, kw_only=True):
+    """What a worker process needs to load the same settings again."""
+
+    config_file: str | None
+    env_file: str | None
+    overrides: dict[str, Any]
+
+
+def run_server(settings: Settings) -> int:
+    """Serve until stopped and return the exit code: 2 when the gateway may not listen there.
+
+    Raises:
+        GateFault: the configuration is faulty.
+    """
+    server = settings.server
+    if not is_loopback(server.host) and settings.api_key is None:
+        sys.stderr.write(
+            f"llm-gate: refusing to listen on {server.host}: anyone who reaches it could spend your credit.\n"
+            "Set LLM_GATE_API_KEY to the key callers must send, or listen on 127.0.0.1.\n"
+        )
+        return REFUSED
+    # The workers share one name, so that a loop through another of them is noticed too.
+    instance_id = settings.environment.get(_INSTANCE) or uuid4().hex[:16]
+    os.environ[_INSTANCE] = instance_id
+    gateway = build(settings, instance_id=instance_id)
+    server.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        listener = _listen(server.host, server.port)
+    except OSError as error:
+        sys.stderr.write(f"llm-gate: cannot listen on {server.host}:{server.port}: {error.strerror}\n")
+        return FAILED
+    with listener:
+        text = banner(settings, gateway.directory, port=listener.getsockname()[1])
+        if server.workers == 1:
+            config = _config(make_application(settings, gateway), settings, factory=False)
+            _Announcing(config, text).run(sockets=[listener])
+        else:
+            os.environ[_LAUNCH] = msgspec.json.encode(_launch(settings)).decode()
+            config = _config("llm_gate.http.server:worker_application", settings, factory=True)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            uvicorn.supervisors.Multiprocess(
+                config, target=uvicorn.Server(config).run, sockets=[listener]
+            ).run()
+    return OK
+
+
+class _Announcing(uvicorn.Server):
+    """A server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, text: str) -> None:
+        super().__init__(config)
+        self._text = text
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then speak."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            sys.stdout.write(self._text)
+            sys.stdout.flush()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.set_inheritable(True)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _config(application: Any, settings: Settings, *, factory: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        factory=factory,
+        workers=settings.server.workers,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
+def _launch(settings: Settings) -> _Launch:
+    server = settings.server
+    return _Launch(
+        config_file=None if settings.config_file is None else str(settings.config_file),
+        env_file=None if settings.env_file is None else str(settings.env_file),
+        overrides={"host": server.host, "port": server.port, "data_dir": str(server.data_dir)},
+    )
+
+
+def worker_application() -> Application:
+    """Make the application inside a worker process, from what its parent left in the environment."""
+    launch = msgspec.json.decode(os.environ[_LAUNCH], type=_Launch)
+    settings = load_settings(
+        os.environ,
+        config_file=None if launch.config_file is None else Path(launch.config_file),
+        env_file=None if launch.env_file is None else Path(launch.env_file),
+        overrides=launch.overrides,
+    )
+    return make_application(settings, build(settings, instance_id=os.environ[_INSTANCE]))

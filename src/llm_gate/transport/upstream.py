@@ -1,0 +1,144 @@
+"""Sends requests to providers over HTTP: one pooled client, no redirects, bounded answers, no cookies."""
+
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+
+import aiohttp
+
+from llm_gate import __version__
+from llm_gate.domain.errors import BadProviderResponse, GateFault, ProviderTimeout, ProviderUnavailable
+from llm_gate.domain.ports import StreamReply
+from llm_gate.domain.provider import Deployment, HttpReply, HttpRequest
+from llm_gate.transport.auth import auth_headers
+from llm_gate.transport.local import now_s, open_local
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""The largest complete answer that is taken; streams are bounded per event by their parser instead."""
+
+# Shorter than the idle time of the vendors' own load balancers, so that a pooled connection is rarely stale.
+_KEEP_ALIVE_S = 15.0
+
+
+class Upstream:
+    """The Transport of a running gateway. Must be made inside the event loop that uses it."""
+
+    def __init__(self, *, connect_s: float, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._connect_s = connect_s
+        self._max_reply_bytes = max_reply_bytes
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Deadlines over the whole call are the engine's; only the connection has one of its own.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
+            headers={"user-agent": f"llm-gate/{__version__}", "accept-encoding": "identity"},
+            raise_for_status=False,
+            trust_env=False,
+        )
+
+    async def send(self, request: HttpRequest, deployment: Deployment) -> HttpReply:
+        """Send a request and read the complete answer."""
+        async with self.stream(request, deployment) as reply:
+            return HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
+
+    @asynccontextmanager
+    async def stream(self, request: HttpRequest, deployment: Deployment) -> AsyncIterator[StreamReply]:
+        """Send a request and hand out the answer as it arrives; leaving the context closes the connection."""
+        respond = deployment.codecs.respond
+        if respond is not None:
+            yield await open_local(respond(request, now_s()), deployment)
+            return
+        response = await self._open(request, deployment)
+        try:
+            yield _Reply(response, deployment.provider, self._max_reply_bytes)
+        finally:
+            # A body that was read to its end has given its connection back already; any other is cut here.
+            response.close()
+
+    async def _open(self, request: HttpRequest, deployment: Deployment) -> aiohttp.ClientResponse:
+        headers = {**request.headers, **auth_headers(deployment.auth)}
+        provider = deployment.provider
+        try:
+            return await self._session.request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                ssl=self._tls(deployment),
+            )
+        except aiohttp.ServerTimeoutError:
+            raise ProviderTimeout(
+                f"provider {provider!r} did not take the connection in time", provider=provider
+            ) from None
+        except aiohttp.ClientConnectorCertificateError:
+            raise ProviderUnavailable(
+                f"the certificate of provider {provider!r} is not trusted (a ca_file can be configured)",
+                provider=provider,
+            ) from None
+        except aiohttp.InvalidURL:
+            raise GateFault(f"the address of provider {provider!r} is not a valid URL") from None
+        except aiohttp.ClientConnectionError:
+            raise ProviderUnavailable(f"provider {provider!r} cannot be reached", provider=provider) from None
+        except (aiohttp.ClientError, ValueError):
+            raise BadProviderResponse(
+                f"the answer of provider {provider!r} is not valid HTTP", provider=provider
+            ) from None
+
+    def _tls(self, deployment: Deployment) -> ssl.SSLContext | bool:
+        if not deployment.verify_tls:
+            return False
+        if deployment.ca_file is None:
+            return True
+        if deployment.ca_file not in self._contexts:
+            self._contexts[deployment.ca_file] = ssl.create_default_context(cafile=deployment.ca_file)
+        return self._contexts[deployment.ca_file]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if "_session" in self.__dict__:
+            await self._session.close()
+
+
+class _Reply:
+    """A reply whose head has arrived."""
+
+    def __init__(self, response: aiohttp.ClientResponse, provider: str, max_bytes: int) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._provider = provider
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives."""
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                yield chunk
+        except (aiohttp.ClientError, ConnectionError):
+            raise ProviderUnavailable(
+                f"the connection to provider {self._provider!r} broke in the middle of the answer",
+                provider=self._provider,
+                status=self.status,
+            ) from None
+
+    async def read(self) -> bytes:
+        """Return the whole body, bounded in size."""
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise BadProviderResponse(
+                    f"the answer of provider {self._provider!r} is larger than {self._max_bytes} bytes",
+                    provider=self._provider,
+                    status=self.status,
+                )
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
