@@ -1,9 +1,12 @@
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -227,6 +230,56 @@ def test_chat_shows_the_answer_as_it_comes(folder, vendor):
     assert rest == b" world\n"
     assert below.startswith(b"second/unpriced | 12 in, 3 out | cost unknown | ")
     assert process.returncode == 0
+
+
+def test_chat_can_be_interrupted(folder, vendor):
+    """An interrupt in the middle of an answer ends the command at once, without a traceback."""
+    configure(folder, vendor)
+    with subprocess.Popen(
+        [COMMAND, "chat", "-m", "second/m", "Hi"],
+        cwd=folder,
+        env=clean(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.read(5) == b"Hello"
+        process.send_signal(signal.SIGINT)
+        rest, below = process.communicate(timeout=10)
+
+    assert (process.returncode, rest) == (1, b"\n")
+    assert below.strip() == b"Aborted!"
+
+
+def test_serve_runs_until_it_is_interrupted(folder):
+    """`serve` says where it listens, answers there with the flags it was given, and ends well when told to."""
+    with subprocess.Popen(
+        [COMMAND, "serve", "--port", "0", "--data-dir", "here"],
+        cwd=folder,
+        env=clean(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+        with urllib.request.urlopen(f"{url}/healthz", timeout=10) as reply:
+            assert reply.status == 200
+        process.send_signal(signal.SIGINT)
+        _, below = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "Traceback" not in below
+    assert "Aborted" not in below
+    assert (folder / "here").is_dir()
+
+
+def test_serve_opens_to_others_only_with_a_key(folder):
+    """On an address that others can reach, `serve` refuses to start without a key and names the remedy."""
+    done = run(folder, "serve", "--host", "0.0.0.0", "--port", "0")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "LLM_GATE_API_KEY" in done.stderr
 
 
 def test_a_refusal_is_one_line_without_the_credential(folder, vendor):

@@ -1,5 +1,6 @@
 """Promises of the guard that every JSON body passes before anything reads it."""
 
+import contextlib
 import json
 import time
 
@@ -106,7 +107,8 @@ def test_deep_objects_are_refused(mixed):
 )
 def test_only_objects_are_taken(body):
     """Anything but one object is refused, a 5,000-deep array included."""
-    assert refused(body).startswith(("the body must be a JSON object", "the body is not valid JSON"))
+    reasons = ("the body must be a JSON object", "the body is not valid JSON", "the body is nested deeper")
+    assert refused(body).startswith(reasons)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +255,8 @@ def test_a_megabyte_is_read_quickly(body, most_s):
     took_s = []
     for _ in range(5):
         started = time.perf_counter()
-        try:
+        with contextlib.suppress(InvalidRequest):
             read_object(body)
-        except InvalidRequest:
-            pass
         took_s.append(time.perf_counter() - started)
     assert min(took_s) < most_s
 

@@ -54,4 +54,9 @@ def command(
     settings = read_settings(config, no_env_file, host=host, port=port, data_dir=data_dir, workers=workers)
     # A faulty catalog is told here, with its lines, before any process is started.
     read_directory(settings)
-    context.exit(run_server(settings))
+    try:
+        code = run_server(settings)
+    except KeyboardInterrupt:
+        # The server has already closed in good order; it raises the signal again for whoever started it.
+        code = 0
+    context.exit(code)

@@ -30,11 +30,15 @@ from llm_gate.domain.faults import find_faults
 MAX_FAULTS: Final = 100
 """How many faults of one body are listed; a hostile body could hold millions."""
 
+# More separators than any honest request has; walking a body fault by fault is slow, so beyond that the first must do.
+_MAX_SEPARATORS = 20_000
 _CHOICES: Mapping[str, ToolChoiceBody] = {"required": "required", "auto": "auto", "none": "none"}
 
 S = TypeVar("S", bound=Struct)
 _chat_decoder = msgspec.json.Decoder(ChatBody)
 _embeddings_decoder = msgspec.json.Decoder(EmbeddingsBody)
+# A schema may hold a number beyond any float; it must not hide the faults beside it.
+_plain_decoder = msgspec.json.Decoder(dict[str, Any], float_hook=float)
 
 
 def read_chat_body(body: bytes) -> tuple[ChatBody, list[Fault]]:
@@ -47,10 +51,10 @@ def read_chat_body(body: bytes) -> tuple[ChatBody, list[Fault]]:
     try:
         return _chat_decoder.decode(body), []
     except (msgspec.DecodeError, RecursionError):
-        value = _blank_schemas(_plain(body))
+        value = _blank_schemas(_plain(body, _chat_decoder))
     faults = find_faults(value, ChatBody)
     if not faults:  # the walk and the decoder disagree: the decoder decides
-        read_as(_chat_decoder, body)
+        _refuse_first(body, _chat_decoder)
     return _sound_chat(value), faults
 
 
@@ -64,10 +68,10 @@ def read_embeddings_body(body: bytes) -> tuple[EmbeddingsBody, list[Fault]]:
     try:
         return _embeddings_decoder.decode(body), []
     except (msgspec.DecodeError, RecursionError):
-        value = _plain(body)
+        value = _plain(body, _embeddings_decoder)
     faults = find_faults(value, EmbeddingsBody)
     if not faults:  # the walk and the decoder disagree: the decoder decides
-        read_as(_embeddings_decoder, body)
+        _refuse_first(body, _embeddings_decoder)
     selector = _sound(value.get("provider"), ProviderSelector, partly=True)
     return EmbeddingsBody(content=EmbeddingContent(texts=[]), provider=selector), faults
 
@@ -88,12 +92,22 @@ def refusal(faults: list[Fault]) -> InvalidRequest:
     return InvalidRequest(text, param=shown[0].path or None, faults=shown)
 
 
-def _plain(body: bytes) -> dict[str, Any]:
+def _refuse_first(body: bytes, decoder: msgspec.json.Decoder[S]) -> None:
+    """Refuse a body for the first fault that its decoder finds."""
     try:
-        value: dict[str, Any] = msgspec.json.decode(body)
+        read_as(decoder, body)
+    except InvalidRequest as error:
+        path = error.param or ""
+        raise refusal([Fault(path, error.message.removeprefix(f"{path}: "))]) from None
+
+
+def _plain(body: bytes, decoder: msgspec.json.Decoder[S]) -> dict[str, Any]:
+    if body.count(b",") > _MAX_SEPARATORS:
+        _refuse_first(body, decoder)
+    try:
+        return _plain_decoder.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    return value
 
 
 def _blank_schemas(value: dict[str, Any]) -> dict[str, Any]:

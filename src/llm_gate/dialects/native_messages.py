@@ -1,11 +1,13 @@
 """Messages of the native wire format, read from callers into neutral form, with every fault they have."""
 
+from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from llm_gate.dialects.native_wire import ContentPart, MessageBody, ToolCallBody
 from llm_gate.dialects.openai_messages import media_from_url
 from llm_gate.domain.errors import Fault, InvalidRequest
-from llm_gate.domain.messages import MediaPart, Message, Part, TextPart, ToolCallPart, ToolResultPart
+from llm_gate.domain.messages import MediaPart, Message, Part, Role, TextPart, ToolCallPart, ToolResultPart
 
 # Fields that only some roles may carry.
 _ROLES_OF = {
@@ -21,16 +23,56 @@ def read_messages(bodies: Sequence[MessageBody], path: str) -> tuple[tuple[Messa
     reader = _Reader()
     for index, body in enumerate(bodies):
         reader.read(body, index, f"{path}[{index}]")
-    return tuple(reader.messages), reader.faults
+    return reader.messages, reader.faults
+
+
+class _OpenCalls:
+    """The tool calls that nobody has answered yet; each step takes constant time, however many there are."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolCallPart] = {}
+        self._queues: dict[tuple[str | None, str | None], deque[int]] = {}
+        self._count = 0
+
+    def add(self, call: ToolCallPart) -> None:
+        """Remember a call under its id, its name and its turn."""
+        self._calls[self._count] = call
+        for key in ((call.id, None), (None, call.name), (None, None)):
+            self._queues.setdefault(key, deque()).append(self._count)
+        self._count += 1
+
+    def take(self, call_id: str | None, name: str | None) -> ToolCallPart | None:
+        """Return the call that is answered: by id, else the oldest open one (of that name, if given)."""
+        queue = self._queues.get((call_id, None) if call_id is not None else (None, name), deque())
+        while queue:
+            call = self._calls.pop(queue.popleft(), None)
+            if call is not None:
+                return call
+        return None
+
+
+class _Draft(NamedTuple):
+    """A message that may still grow."""
+
+    role: Role
+    parts: list[Part]
+    name: str | None = None
 
 
 class _Reader:
-    """Goes through a conversation once, remembering the tool calls that nobody has answered yet."""
+    """Goes through a conversation once."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
         self.faults: list[Fault] = []
-        self._open_calls: list[ToolCallPart] = []
+        self._drafts: list[_Draft] = []
+        self._open_calls = _OpenCalls()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What was read so far."""
+        return tuple(
+            Message(role=draft.role, parts=tuple(draft.parts), name=draft.name) for draft in self._drafts
+        )
 
     def read(self, body: MessageBody, index: int, path: str) -> None:
         """Take the next message."""
@@ -46,12 +88,11 @@ class _Reader:
             calls = self._calls(given, index)
             if body.content is None and not calls:
                 self._fault(f"{path}.content", _MISSING)
-            self.messages.append(Message(role="assistant", parts=(*parts, *calls), name=body.name))
+            self._drafts.append(_Draft("assistant", [*parts, *calls], body.name))
         else:
             if body.content is None:
                 self._fault(f"{path}.content", _MISSING)
-            role = body.role if body.role == "system" else "user"
-            self.messages.append(Message(role=role, parts=tuple(parts), name=body.name))
+            self._drafts.append(_Draft("system" if body.role == "system" else "user", parts, body.name))
 
     def _read_tool(self, body: MessageBody, index: int, path: str) -> None:
         if body.role == "function" or body.tool is None:
@@ -63,16 +104,15 @@ class _Reader:
 
     def _echo(self, calls: tuple[ToolCallPart, ...]) -> None:
         """Take a call that came as a message of its own; vendors want it in the assistant's turn."""
-        last = self.messages[-1] if self.messages else None
-        if last is not None and last.role == "assistant":
-            self.messages[-1] = Message(role="assistant", parts=(*last.parts, *calls), name=last.name)
+        if self._drafts and self._drafts[-1].role == "assistant":
+            self._drafts[-1].parts.extend(calls)
         else:
-            self.messages.append(Message(role="assistant", parts=calls))
+            self._drafts.append(_Draft("assistant", list(calls)))
 
     def _read_result(self, body: MessageBody, path: str) -> None:
         if body.content is None:
             self._fault(f"{path}.content", _MISSING)
-        call = self._answered(body)
+        call = self._open_calls.take(body.tool_call_id, body.name)
         tool_call_id = body.tool_call_id or (call.id if call is not None else body.name)
         if tool_call_id is None:
             self._fault(f"{path}.toolCallId", f"{_MISSING}: no open tool call precedes")
@@ -82,16 +122,7 @@ class _Reader:
             content=tuple(self._content(body.content, f"{path}.content")),
             name=body.name or (call.name if call is not None else None),
         )
-        self.messages.append(Message(role="tool", parts=(result,)))
-
-    def _answered(self, body: MessageBody) -> ToolCallPart | None:
-        """Return the call that a result answers: by id, else the oldest open one (of that name, if given)."""
-        for call in self._open_calls:
-            by_name = body.tool_call_id is None and body.name in {None, call.name}
-            if by_name or call.id == body.tool_call_id:
-                self._open_calls.remove(call)
-                return call
-        return None
+        self._drafts.append(_Draft("tool", [result]))
 
     def _calls(self, bodies: Sequence[ToolCallBody], index: int) -> tuple[ToolCallPart, ...]:
         calls = tuple(
@@ -100,7 +131,8 @@ class _Reader:
             )
             for position, body in enumerate(bodies)
         )
-        self._open_calls += calls
+        for call in calls:
+            self._open_calls.add(call)
         return calls
 
     def _content(self, content: str | list[ContentPart] | None, path: str) -> list[TextPart | MediaPart]:

@@ -114,9 +114,7 @@ def run_server(settings: Settings) -> int:
             config = _config("llm_gate.http.server:worker_application", settings, factory=True)
             sys.stdout.write(text)
             sys.stdout.flush()
-            uvicorn.supervisors.Multiprocess(
-                config, target=uvicorn.Server(config).run, sockets=[listener]
-            ).run()
+            Multiprocess(config, sockets=[listener]).run()
     return OK
 
 

@@ -1,0 +1,99 @@
+"""Runs the real gateway as a user would: the installed command, in a folder and an environment of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).parent / "llm-gate")
+_LISTENS = re.compile(r"listens on (http://\S+)")
+_START_TIMEOUT_S = 20.0
+
+NATIVE_HEADERS = {
+    "X-Correlation-Id": "7f1c2c1e-6f0e-4b53-9a43-0d4c4a1f5b10",
+    "X-User-Id": "someone",
+    "client_id": "tests",
+}
+
+
+@dataclass
+class RunningGateway:
+    """A gateway that listens. `log` grows with what it writes to stderr."""
+
+    url: str
+    process: subprocess.Popen
+    ready_after_s: float
+    log: list[str] = field(default_factory=list)
+
+    def logged(self, needle: str, timeout_s: float = 5.0) -> str:
+        """Wait for a log line that contains a text, and return it."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for line in list(self.log):
+                if needle in line:
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"no log line contains {needle!r}: {self.log[-20:]}")
+
+
+def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """Return an environment without any vendor's key, plus what the test wants."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, **extra}
+
+
+@contextmanager
+def running_gateway(
+    environment: Mapping[str, str] = {}, *, toml: str | None = None, arguments: tuple[str, ...] = ()
+) -> Iterator[RunningGateway]:
+    """Start a gateway on a free port of 127.0.0.1 and stop it at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        if toml is not None:
+            (Path(folder) / "llm-gate.toml").write_text(toml, encoding="utf-8")
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [COMMAND, "serve", "--port", "0", "--data-dir", f"{folder}/data", "--no-env-file", *arguments],
+            cwd=folder,
+            env=clean_environment(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        log: list[str] = []
+        reader = threading.Thread(target=lambda: log.extend(iter(process.stderr.readline, "")), daemon=True)
+        reader.start()
+        try:
+            url = _wait_for_url(process, log)
+            drain = threading.Thread(target=process.stdout.read, daemon=True)
+            drain.start()
+            yield RunningGateway(url=url, process=process, ready_after_s=time.monotonic() - started, log=log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            reader.join(2)
+            drain.join(2)
+            process.stdout.close()
+            process.stderr.close()
+
+
+def _wait_for_url(process: subprocess.Popen, log: list[str]) -> str:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        line = process.stdout.readline()
+        if not line:
+            break
+        if match := _LISTENS.search(line):
+            return match[1]
+    raise AssertionError(f"the gateway did not start: {''.join(log)}")
