@@ -108,12 +108,16 @@ class _Places:
         self._codecs = codecs
         self._settings = settings
         self._environment = settings.environment
+        self._origin = ""
 
     def find(self, hints: dict[str, str], faults: list[Fault]) -> tuple[Deployment, ...]:
         name, spec = self._entry.name, self._spec
-        override = self._environment.get(variable_of(name, "BASE_URL"))
+        own_variable = variable_of(name, "BASE_URL")
+        override = self._environment.get(own_variable)
         named = self._environment.get(spec.base_url_env) if spec.base_url_env else None
         base_url = override or named or spec.base_url
+        origin = own_variable if override else (spec.base_url_env if named else None)
+        self._origin = origin or f"providers.{name}.base_url"
         secret = self._first(spec.auth.names)
         explicit = bool(override or named or "base_url" in self._settings.providers.get(name, {}))
         places: list[Deployment] = []
@@ -134,8 +138,10 @@ class _Places:
             if match is None:
                 continue
             region = match[1]
-            endpoint = override or self._environment.get(spec.endpoint.format(region=region))
+            endpoint_variable = spec.endpoint.format(region=region)
+            endpoint = override or self._environment.get(endpoint_variable)
             if endpoint is not None:
+                self._origin = self._origin if override else endpoint_variable
                 secret = Secret(self._environment[variable])
                 places.append(self._place(endpoint, secret, region, faults))
         return places
@@ -148,12 +154,7 @@ class _Places:
         address = address.rstrip("/")
         parts = urlsplit(address)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
-            faults.append(
-                Fault(
-                    f"providers.{self._entry.name}.base_url",
-                    "must be an http(s) address without user name or query",
-                )
-            )
+            faults.append(Fault(self._origin, "must be an http(s) address without user name or query"))
         version = self._environment.get(spec.api_version_env) if spec.api_version_env else None
         return Deployment(
             provider=self._entry.name,
@@ -199,12 +200,15 @@ def is_private(host: str) -> bool:
 def _preferred(settings: Settings, catalog: Catalog) -> tuple[list[str], list[Fault]]:
     names: list[str] = []
     unknown: list[Fault] = []
-    for given in filter(None, re.split(r"[,\s]+", settings.primary or "")):
+    primary = filter(None, re.split(r"[,\s]+", settings.primary or ""))
+    wanted = [("GPT_PROVIDER or LLM_PRIMARY_PROVIDER", given) for given in primary]
+    wanted += [("LLM_FALLBACK_PROVIDERS", given) for given in settings.fallbacks]
+    for variable, given in wanted:
         name = catalog.provider_aliases.get(given, given)
         if name in catalog.providers:
             names.append(name)
         else:
-            unknown.append(Fault("GPT_PROVIDER or LLM_PRIMARY_PROVIDER", f"no provider is called {given!r}"))
+            unknown.append(Fault(variable, f"no provider is called {given!r}"))
     ranked = sorted((entry.spec.rank, name) for name, entry in catalog.providers.items() if entry.spec.rank)
     return list(dict.fromkeys([*names, *(name for _, name in ranked)])), unknown
 

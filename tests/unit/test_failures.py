@@ -132,11 +132,6 @@ def test_what_the_error_carries():
         ),
         (503, b"<!doctype html><p>x", "provider 'vendor' failed (upstream status 503)"),
         (503, b"try later", "provider 'vendor' failed (upstream status 503): try later"),
-        (
-            500,
-            {"error": {"type": "t"}, "message": "beside"},
-            'provider \'vendor\' failed (upstream status 500): {"error":{"type":"t"},"message":"beside"}',
-        ),
     ],
 )
 def test_messages_say_who_and_what(status, body, message):

@@ -35,7 +35,7 @@ class Tree(Struct, forbid_unknown_fields=True, rename="camel"):
     pair: tuple[int, str] | None = None
     marks: tuple[int, ...] = ()
     shape: Circle | Square | None = None
-    count: Annotated[int | None, Meta(ge=0)] = None
+    count: Annotated[int, Meta(ge=0)] | None = None
     wire_name: str = field(default="", name="X-Wire")
 
 

@@ -113,6 +113,9 @@ def bad_response(target: Target, what: str, *, status: int | None = None) -> Bad
 def _classify(failure: VendorFailure) -> type[ProviderError]:
     for code in failure.codes:
         kind = _BY_CODE.get(code.lower())
+        if kind is ProviderUnavailable and failure.status in _BY_STATUS:
+            # "Something failed" says less than the status does.
+            kind = _BY_STATUS[failure.status]
         # A code never turns a server's failure into the caller's mistake.
         if kind is not None and (failure.status < _FIRST_SERVER_STATUS or kind.moves_on):
             return kind

@@ -31,7 +31,7 @@ MAX_FAULTS: Final = 100
 """How many faults of one body are listed; a hostile body could hold millions."""
 
 # More separators than any honest request has; walking a body fault by fault is slow, so beyond that the first must do.
-_MAX_SEPARATORS = 20_000
+_MAX_SEPARATORS = 5_000
 _CHOICES: Mapping[str, ToolChoiceBody] = {"required": "required", "auto": "auto", "none": "none"}
 
 S = TypeVar("S", bound=Struct)

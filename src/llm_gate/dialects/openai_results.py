@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from llm_gate.dialects._failures import bad_response
-from llm_gate.dialects._json import given_or_none, is_given
+from llm_gate.dialects._json import ABSENT, given_or_none, is_given
 from llm_gate.dialects.openai_errors import error_in_success
 from llm_gate.dialects.openai_messages import write_tool_call
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
@@ -30,6 +30,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+_choices_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
 
 
 def finish_reason(word: str | None) -> FinishReason:
@@ -63,11 +64,12 @@ def decode_result(reply: HttpReply, target: Target) -> ChatResult:
 
 
 def _choice(choice: ReplyChoice, target: Target) -> Choice:
-    if choice.message is None:
+    # A choice whose whole text was filtered comes without a message.
+    if choice.message is None and choice.finish_reason != "content_filter":
         raise bad_response(target, "holds a choice without a message")
     if choice.finish_reason == "error":
         raise bad_response(target, "ended with an error of the model")
-    parts = message_parts(choice.message)
+    parts = () if choice.message is None else message_parts(choice.message)
     reason = finish_reason(choice.finish_reason)
     return Choice(
         index=choice.index, parts=parts, finish_reason=reason, logprobs=given_or_none(choice.logprobs)
@@ -136,6 +138,8 @@ def encode_result(
         fields: dict[str, Any] = dict(result.wire.fields)
         if result.usage is not None:
             fields["usage"] = add_cost(fields["usage"], cost)
+        if any(not choice.parts for choice in result.choices):
+            fields["choices"] = [_with_message(raw) for raw in _choices_decoder.decode(fields["choices"])]
         return msgspec.json.encode(fields)
     body: dict[str, Any] = {
         "id": result.id or fallback_id,
@@ -147,6 +151,13 @@ def encode_result(
     if result.usage is not None:
         body["usage"] = write_usage(result.usage, cost)
     return msgspec.json.encode(body)
+
+
+def _with_message(choice: dict[str, Raw]) -> dict[str, Any]:
+    """Give a choice the message that clients rely on, where the vendor left it out."""
+    if is_given(choice.get("message", ABSENT)):
+        return choice
+    return {**choice, "message": {"role": "assistant", "content": None, "refusal": None}}
 
 
 def _write_choice(choice: Choice) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _walk(value: object, annotation: Any, path: str) -> list[Fault]:
         found = [fault for key, item in value.items() for fault in _walk(item, value_type, _join(path, key))]
         return found or _check(value, annotation, path)
     if origin in {Union, types.UnionType}:
-        return _walk_union(value, kind, path) or _check(value, annotation, path)
+        return _walk_union(value, kind, path)
     return _check(value, annotation, path)
 
 

@@ -38,6 +38,11 @@ def banner(settings: Settings, directory: Directory, *, port: int) -> str:
         f"  default model  {_default(directory)}",
         f"  access         {_access(settings)}",
     ]
+    first = directory.preferred[0] if settings.primary and directory.preferred else None
+    if first is not None and not directory.is_enabled(first):
+        lines.append(
+            f"  NOTE           provider {first!r} is preferred but not configured: {directory.hints[first]}"
+        )
     if not settings.verify_tls:
         lines.append(
             "  TLS            certificates of providers on loopback and private addresses are NOT verified "

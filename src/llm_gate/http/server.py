@@ -98,7 +98,11 @@ def run_server(settings: Settings) -> int:
     instance_id = settings.environment.get(_INSTANCE) or uuid4().hex[:16]
     os.environ[_INSTANCE] = instance_id
     gateway = build(settings, instance_id=instance_id)
-    server.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        server.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.stderr.write(f"llm-gate: cannot make the data folder {server.data_dir}: {error.strerror}\n")
+        return FAILED
     try:
         listener = _listen(server.host, server.port)
     except OSError as error:

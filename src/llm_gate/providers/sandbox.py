@@ -41,6 +41,9 @@ _FAILURES: dict[int, tuple[str, str]] = {
     404: ("invalid_request_error", "model_not_found"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
+_FIRST_SERVER_STATUS = 500
+_SERVER_ERROR = ("server_error", "server_error")
+_REQUEST_ERROR = ("invalid_request_error", "sandbox_failure")
 
 
 class Control(Struct, frozen=True, kw_only=True):
@@ -149,7 +152,8 @@ def _refusal(error: InvalidRequest, delay_s: float) -> LocalReply:
 
 
 def _failure(status: int, delay_s: float) -> LocalReply:
-    kind, code = _FAILURES.get(status, ("server_error", "server_error"))
+    unnamed = _SERVER_ERROR if status >= _FIRST_SERVER_STATUS else _REQUEST_ERROR
+    kind, code = _FAILURES.get(status, unnamed)
     message = f"The sandbox failed with status {status}, as the {CONTROL_HEADER} header asked (synthetic)."
     headers = {**_JSON, "retry-after": "1"} if status in {429, 503} else _JSON
     body = encode_error(message, kind=kind, code=code, param=None)
