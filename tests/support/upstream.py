@@ -93,6 +93,7 @@ class FakeUpstream:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a head and its body wait for each other
     upstream: FakeUpstream
 
     def do_POST(self) -> None:

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from llm_gate.dialects._failures import bad_response, typed_error
 from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
+from llm_gate.dialects._streams import collect
 from llm_gate.dialects.anthropic_wire import (
     UNREADABLE,
     finish_reason,
@@ -129,20 +130,18 @@ class AnthropicStream:
         return events
 
     def _read(self, wire_events: list[SseEvent]) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
-        for wire_event in wire_events:
-            if self._ended:
-                break
-            if not wire_event.data:
-                continue
-            try:
-                event = _event_decoder.decode(wire_event.data)
-                if self._is_failure(wire_event, event):
-                    raise self._failure(wire_event.data)
-                events += self._translate(event)
-            except UNREADABLE:
-                raise self._failure(wire_event.data) from None
-        return events
+        return collect(self._step(wire_event) for wire_event in wire_events if wire_event.data)
+
+    def _step(self, wire_event: SseEvent) -> list[ChatEvent]:
+        if self._ended:
+            return []
+        try:
+            event = _event_decoder.decode(wire_event.data)
+            if self._is_failure(wire_event, event):
+                raise self._failure(wire_event.data)
+            return self._translate(event)
+        except UNREADABLE:
+            raise self._failure(wire_event.data) from None
 
     @staticmethod
     def _is_failure(wire_event: SseEvent, event: _Event) -> bool:

@@ -21,6 +21,7 @@ from llm_gate.dialects._gemini_schema import (
     read_usage,
 )
 from llm_gate.dialects._sse import MAX_EVENT_BYTES, EventTooLargeError, SseParser
+from llm_gate.dialects._streams import collect
 from llm_gate.domain.events import (
     ChatEvent,
     Ended,
@@ -185,14 +186,11 @@ class GeminiChatStream:
             raise bad_response(self._target, "is not a JSON array") from None
 
     def _read(self, payloads: list[bytes]) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
-        for payload in payloads:
-            # Proxies that also speak another dialect are known to add its end marker.
-            if payload == b"[DONE]":
-                continue
-            for chunk in read_replies(payload, self._target):
-                events += self._read_chunk(chunk)
-        return events
+        # Proxies that also speak another dialect are known to add its end marker.
+        wanted = (payload for payload in payloads if payload != b"[DONE]")
+        return collect(
+            self._read_chunk(chunk) for payload in wanted for chunk in read_replies(payload, self._target)
+        )
 
     def _read_chunk(self, chunk: Reply) -> list[ChatEvent]:
         events: list[ChatEvent] = []

@@ -141,7 +141,8 @@ def _read_choice(choice: str | NamedTool | None, tools: tuple[Tool, ...]) -> Too
         return ToolChoice(mode="named", name=choice.function.name)
     if choice == "auto" and not tools:
         return None
-    return msgspec.convert({"mode": choice}, ToolChoice)
+    # One vendor's older word for the same.
+    return msgspec.convert({"mode": "required" if choice == "any" else choice}, ToolChoice)
 
 
 def _read_format(body: ResponseFormatBody | None) -> ResponseFormat | None:

@@ -23,7 +23,7 @@ DIALECT = "openai"
 MAX_INPUTS = 2048
 
 Text = Annotated[str, Meta(min_length=1)]
-TokenId = Annotated[int, Meta(ge=0)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class EmbeddingBody(Struct, frozen=True):

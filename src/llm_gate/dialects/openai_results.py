@@ -1,5 +1,6 @@
 """Complete chat answers in the OpenAI wire format: read from providers, written to callers."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ _FINISH: dict[str, FinishReason] = {
 _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _choices_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
+_message_decoder = msgspec.json.Decoder(ReplyMessage)
+_IRREGULAR = re.compile(rb'"content"\s*:\s*\[')
 
 
 def finish_reason(word: str | None) -> FinishReason:
@@ -138,8 +141,8 @@ def encode_result(
         fields: dict[str, Any] = dict(result.wire.fields)
         if result.usage is not None:
             fields["usage"] = add_cost(fields["usage"], cost)
-        if any(not choice.parts for choice in result.choices):
-            fields["choices"] = [_with_message(raw) for raw in _choices_decoder.decode(fields["choices"])]
+        if _IRREGULAR.search(fields["choices"]) or any(not choice.parts for choice in result.choices):
+            fields["choices"] = plain_choices(fields["choices"], "message")
         return msgspec.json.encode(fields)
     body: dict[str, Any] = {
         "id": result.id or fallback_id,
@@ -153,11 +156,25 @@ def encode_result(
     return msgspec.json.encode(body)
 
 
-def _with_message(choice: dict[str, Raw]) -> dict[str, Any]:
-    """Give a choice the message that clients rely on, where the vendor left it out."""
-    if is_given(choice.get("message", ABSENT)):
-        return choice
-    return {**choice, "message": {"role": "assistant", "content": None, "refusal": None}}
+def plain_choices(raw: Raw, key: str) -> list[dict[str, Any]]:
+    """Bring a vendor's choices to what clients rely on: a `key` of "message" or "delta" with text as its content.
+
+    Content in parts becomes text, and its reasoning moves to the field where other vendors have it.
+    """
+    choices: list[dict[str, Any]] = _choices_decoder.decode(raw)
+    for choice in choices:
+        said = choice.get(key, ABSENT)
+        if not is_given(said):
+            choice[key] = {"role": "assistant", "content": None, "refusal": None} if key == "message" else {}
+            continue
+        fields: dict[str, Any] = _fields_decoder.decode(said)
+        if bytes(fields.get("content", ABSENT)).startswith(b"["):
+            message = _message_decoder.decode(said)
+            fields["content"] = content_text(message.content) or None
+            if thought := reasoning_text(message):
+                fields["reasoning_content"] = thought
+            choice[key] = fields
+    return choices
 
 
 def _write_choice(choice: Choice) -> dict[str, Any]:

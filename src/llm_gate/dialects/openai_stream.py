@@ -11,9 +11,10 @@ from llm_gate.dialects._failures import bad_response
 from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
 from llm_gate.dialects.openai_errors import encode_error, error_in_success
-from llm_gate.dialects.openai_results import content_text, finish_reason, reasoning_text
+from llm_gate.dialects.openai_results import content_text, finish_reason, plain_choices, reasoning_text
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
 from llm_gate.dialects.openai_wire import Completion, ReplyMessage, ToolCall
+from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import (
     ChatEvent,
     Ended,
@@ -82,6 +83,17 @@ class OpenAIChatStream:
     def _read(self, wire_events: list[SseEvent]) -> list[ChatEvent]:
         events: list[ChatEvent] = []
         passing: list[bytes] = []
+        try:
+            self._sort(wire_events, passing, events)
+        except ProviderError as error:
+            self._flush(passing, events)
+            error.preceding = tuple(events)
+            raise
+        self._flush(passing, events)
+        return events
+
+    def _sort(self, wire_events: list[SseEvent], passing: list[bytes], events: list[ChatEvent]) -> None:
+        """Sort wire events into those that pass as they are and those that mean something to the engine."""
         for wire_event in wire_events:
             if self._ended:
                 break
@@ -96,13 +108,13 @@ class OpenAIChatStream:
             usage = read_usage(chunk.usage) or _usage_aside(wire_event.data)
             if not self._verbatim:
                 events += self._translate(chunk, usage, already_finished)
-            elif usage is None:
-                passing.append(wire_event.raw)
-            else:
+            elif usage is not None:
                 self._flush(passing, events)
-                events.append(VerbatimUsage(payload=wire_event.data, usage=usage))
-        self._flush(passing, events)
-        return events
+                events.append(VerbatimUsage(payload=_plain(wire_event.data, chunk), usage=usage))
+            elif _is_irregular(chunk):
+                passing.append(b"data: " + _plain(wire_event.data, chunk) + b"\n\n")
+            else:
+                passing.append(wire_event.raw)
 
     def _end(self) -> list[ChatEvent]:
         """Close the answer; a choice whose finish reason the vendor left out counts as a plain stop."""
@@ -297,6 +309,18 @@ class ChunkEncoder:
         fields.pop("usage", None)
         empty = bytes(fields.get("choices", Raw(b"[]"))).replace(b" ", b"") in {b"[]", _NULL}
         return b"" if empty else _event(fields)
+
+
+def _is_irregular(chunk: Completion) -> bool:
+    return any(choice.delta and isinstance(choice.delta.content, list) for choice in chunk.choices or ())
+
+
+def _plain(data: bytes, chunk: Completion) -> bytes:
+    """Return the payload of a chunk with text where a vendor sent content in parts."""
+    if not _is_irregular(chunk):
+        return data
+    fields: dict[str, Any] = _fields_decoder.decode(data)
+    return msgspec.json.encode({**fields, "choices": plain_choices(fields["choices"], "delta")})
 
 
 def _usage_aside(data: bytes) -> Usage | None:

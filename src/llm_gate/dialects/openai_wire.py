@@ -167,9 +167,9 @@ class ChatBody(Struct, frozen=True):
     presence_penalty: Penalty | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     tools: list[ToolDefinition] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tool_choice: Literal["auto", "none", "required", "any"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormatBody | None = None
     reasoning_effort: str | None = None

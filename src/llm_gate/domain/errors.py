@@ -16,6 +16,7 @@ GateError                       code, message, details
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 EXCERPT_CHARS = 500
 
@@ -148,7 +149,8 @@ class ProviderError(GateError):
     """A provider failed; subclasses say whether another try or another provider may help.
 
     `status` is the upstream's HTTP status (None when there was none), `retry_after_s` its own hint
-    in seconds, `detail` a shortened vendor text in which credentials are masked.
+    in seconds, `detail` a shortened vendor text in which credentials are masked. `preceding` holds the events
+    of a stream that were complete when it broke, so that they are not lost with it.
     """
 
     code = "provider_error"
@@ -175,6 +177,7 @@ class ProviderError(GateError):
         self.retry_after_s = retry_after_s
         self.param = param
         self.vendor_code = vendor_code
+        self.preceding: tuple[Any, ...] = ()
 
 
 class ProviderUnavailable(ProviderError):

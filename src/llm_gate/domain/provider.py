@@ -95,7 +95,8 @@ class ChatStream(Protocol):
         """Take the next bytes and return the events they complete.
 
         Raises:
-            ProviderError: the stream carries an error or breaks its contract.
+            ProviderError: the stream carries an error or breaks its contract; `preceding` holds the events
+                of these bytes that came before.
         """
 
     def close(self) -> Sequence[ChatEvent]:

@@ -104,6 +104,7 @@ class ChatAnswerStream:
         self._resources = AsyncExitStack()
         self._silence = silence
         self._first: Sequence[ChatEvent] = ()
+        self._failure: ProviderError | None = None
         self._pieces: AsyncGenerator[bytes, None] | None = None
 
     @property
@@ -139,8 +140,15 @@ class ChatAnswerStream:
     async def _next(self) -> Sequence[ChatEvent] | None:
         """Return the next events that are not empty; None after the end."""
         while not self.is_complete and self._pieces is not None:
+            if self._failure is not None:
+                raise self._failure
             piece = await self._silence.wait(self._pieces)
-            events = self._decoder.feed(piece) if piece is not None else self._decoder.close()
+            try:
+                events = self._decoder.feed(piece) if piece is not None else self._decoder.close()
+            except ProviderError as error:
+                if not error.preceding:
+                    raise
+                self._failure, events = error, error.preceding
             if events:
                 self._silence.touch()
                 self._note(events)

@@ -83,31 +83,20 @@ class Exchange:
         length = self.headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
-        first = await self._piece()
-        if not first.get("more_body"):
-            self._body_read = True
-            return self._checked(first.get("body", b""))
-        pieces = [first.get("body", b"")]
-        size = len(pieces[0])
+        pieces: list[bytes] = []
+        room = self._max_body_bytes
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
+                while not self._body_read:
                     piece = await self._piece()
                     pieces.append(piece.get("body", b""))
-                    size += len(pieces[-1])
-                    if size > self._max_body_bytes:
+                    room -= len(pieces[-1])
+                    if room < 0:
                         raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
-                    if not piece.get("more_body"):
-                        break
+                    self._body_read = not piece.get("more_body")
         except TimeoutError:
             raise RequestTimedOut(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
-        self._body_read = True
-        return b"".join(pieces)
-
-    def _checked(self, body: bytes) -> bytes:
-        if len(body) > self._max_body_bytes:
-            raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
-        return body
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _piece(self) -> Message:
         message = await self._receive()
@@ -150,6 +139,9 @@ class Exchange:
         """Send a complete answer."""
         headers = self._head(reply.content_type, reply.headers)
         headers.append((b"content-length", str(len(reply.body)).encode()))
+        if not self._body_read:
+            # What the caller may still be sending is not read: the connection cannot be used again.
+            headers.append((b"connection", b"close"))
         self.is_answered = True
         self.log["status"] = reply.status
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
