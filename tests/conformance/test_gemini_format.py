@@ -92,6 +92,8 @@ def in_form(body: dict[str, Any]) -> dict[str, Any]:
         written["systemInstruction"] = {"parts": written["systemInstruction"]["parts"]}
     if "generationConfig" in written:
         settings = {camel(name): value for name, value in written.pop("generationConfig").items()}
+        if not settings.get("stopSequences", True):
+            del settings["stopSequences"]
         if settings.get("responseModalities") == ["TEXT"]:
             del settings["responseModalities"]
         if settings:

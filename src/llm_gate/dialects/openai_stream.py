@@ -312,7 +312,9 @@ class ChunkEncoder:
 
 
 def _is_irregular(chunk: Completion) -> bool:
-    return any(choice.delta and isinstance(choice.delta.content, list) for choice in chunk.choices or ())
+    return any(
+        choice.delta is None or isinstance(choice.delta.content, list) for choice in chunk.choices or ()
+    )
 
 
 def _plain(data: bytes, chunk: Completion) -> bytes:

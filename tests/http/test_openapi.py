@@ -1,0 +1,118 @@
+"""The published document is true: what it describes is what the gateway takes and gives, errors included."""
+
+import json
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from support.gateway import NATIVE_HEADERS
+from support.web import call
+
+EXAMPLES = 40
+
+
+@pytest.fixture(scope="module")
+def described(gateway):
+    """Read the document as a tool would."""
+    return schemathesis.openapi.from_url(f"{gateway.url}/llm-gate/openapi.json")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(
+    "label",
+    [
+        "GET /llm-gate/v1/providers",
+        "POST /llm-gate/v1/chat",
+        "POST /llm-gate/v1/chat/stream",
+        "POST /llm-gate/v1/embeddings",
+        "GET /llm-gate/health",
+        "POST /v1/chat/completions",
+        "POST /v1/embeddings",
+        "GET /v1/models",
+        "GET /v1/models/{id}",
+        "GET /healthz",
+        "GET /readyz",
+    ],
+)
+def test_generated_requests_meet_the_document(described, label, mode):
+    """No request that follows the document, and none that just misses it, gets a 5xx or an undocumented form."""
+    operations = {found.ok().label: found.ok() for found in described.get_all_operations()}
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
+    @given(case=operations[label].as_strategy(generation_mode=mode))
+    def holds(case):
+        response = case.call(timeout=20)
+        case.validate_response(
+            response, checks=[not_a_server_error, response_schema_conformance, status_code_conformance]
+        )
+
+    try:
+        holds()
+    except Unsatisfiable:
+        # A route without parameters has nothing that could be wrong.
+        assert mode is GenerationMode.NEGATIVE
+
+
+def test_the_document_holds_every_public_route(gateway):
+    """Each route of the surfaces is in the document, with its request, its answer and its errors."""
+    document = call(gateway.url, "/llm-gate/openapi.json").json
+
+    assert document["openapi"].startswith("3.0")
+    assert set(document["paths"]) == {
+        "/llm-gate/v1/providers",
+        "/llm-gate/v1/chat",
+        "/llm-gate/v1/chat/stream",
+        "/llm-gate/v1/embeddings",
+        "/llm-gate/health",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/healthz",
+        "/readyz",
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert "200" in operation["responses"]
+            assert path.endswith(("health", "healthz", "readyz")) or "4XX" in operation["responses"]
+
+
+def test_the_examples_of_the_document_work(gateway):
+    """Every example body can be sent as it stands."""
+    document = call(gateway.url, "/llm-gate/openapi.json").json
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if "requestBody" in operation:
+                example = operation["requestBody"]["content"]["application/json"]["example"]
+                assert call(gateway.url, path, example, NATIVE_HEADERS).status == 200
+
+
+def test_the_page_and_its_assets_come_from_here(gateway):
+    """The documentation page loads nothing from anywhere else."""
+    page = call(gateway.url, "/llm-gate/docs")
+    text = page.body.decode()
+
+    assert page.status == 200
+    assert "://" not in text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for asset in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"):
+        assert f"/llm-gate/docs/assets/{asset}" in text
+        assert call(gateway.url, f"/llm-gate/docs/assets/{asset}").status == 200
+    assert call(gateway.url, "/llm-gate/docs/assets/..%2f..%2fsettings.py").status == 404
+
+
+def test_the_title_is_the_operators(gateway):
+    """The document carries the configured title; the originals' by default."""
+    assert json.loads(call(gateway.url, "/llm-gate/openapi.json").body)["info"]["title"] == "HEIMDALL"
