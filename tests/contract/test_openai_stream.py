@@ -365,6 +365,25 @@ def test_tool_calls_in_pieces(data, events):
     assert [event for event in found if isinstance(event, ToolCallDelta)] == events
 
 
+def test_calls_without_an_index_get_one():
+    """A caller of the dialect always finds an index on the pieces of a call, and its kind on the first."""
+    data = call(None, "a", "f", "{") + call(None, arguments="}") + call(None, "b", "g", "{}")
+    written = chunks(write(read(data + chunk(finish="tool_calls") + DONE, verbatim=True)))
+    assert [piece for event in written for piece in event["choices"][0]["delta"].get("tool_calls", ())] == [
+        {"type": "function", "id": "a", "function": {"name": "f", "arguments": "{"}, "index": 0},
+        {"function": {"arguments": "}"}, "index": 0},
+        {"type": "function", "id": "b", "function": {"name": "g", "arguments": "{}"}, "index": 1},
+    ]
+
+
+def test_a_choice_without_a_delta_gets_one():
+    """A caller of the dialect always finds a delta, and text where a vendor sent parts."""
+    bare = line({"id": "c1", "choices": [{"index": 0, "finish_reason": None}]})
+    parts = chunk({"content": [{"type": "text", "text": "a"}]})
+    written = chunks(write(read(bare + parts + chunk(finish="stop") + DONE, verbatim=True)))
+    assert [event["choices"][0]["delta"] for event in written] == [{}, {"content": "a"}, {}]
+
+
 def test_parallel_calls_in_one_event():
     """Several calls in one event without an index are several calls."""
     calls = [

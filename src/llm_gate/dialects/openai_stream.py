@@ -35,6 +35,7 @@ _DONE = b"[DONE]"
 _NULL = b"null"
 _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+_calls_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
 
 
 class _Call(Struct, frozen=True, kw_only=True):
@@ -110,9 +111,9 @@ class OpenAIChatStream:
                 events += self._translate(chunk, usage, already_finished)
             elif usage is not None:
                 self._flush(passing, events)
-                events.append(VerbatimUsage(payload=_plain(wire_event.data, chunk), usage=usage))
+                events.append(VerbatimUsage(payload=self._plain(wire_event.data, chunk), usage=usage))
             elif _is_irregular(chunk):
-                passing.append(b"data: " + _plain(wire_event.data, chunk) + b"\n\n")
+                passing.append(b"data: " + self._plain(wire_event.data, chunk) + b"\n\n")
             else:
                 passing.append(wire_event.raw)
 
@@ -194,6 +195,25 @@ class OpenAIChatStream:
                 )
             )
         return events
+
+    def _plain(self, data: bytes, chunk: Completion) -> bytes:
+        """Return the payload of a chunk as clients rely on it: a delta, text as content, calls with an index."""
+        if not _is_irregular(chunk):
+            return data
+        fields: dict[str, Any] = _fields_decoder.decode(data)
+        choices = plain_choices(fields["choices"], "delta")
+        for written, choice in zip(choices, chunk.choices or (), strict=True):
+            calls = choice.delta.tool_calls if choice.delta is not None else None
+            if calls:
+                delta = msgspec.json.decode(msgspec.json.encode(written["delta"]), type=dict[str, Raw])
+                raw_calls = _calls_decoder.decode(delta["tool_calls"])
+                numbered: list[dict[str, Any]] = []
+                for position, call in enumerate(calls):
+                    number, is_new = self._number(call, choice.index, position)
+                    kind = {"type": "function"} if is_new else {}
+                    numbered.append({**kind, **raw_calls[position], "index": number})
+                written["delta"] = {**delta, "tool_calls": numbered}
+        return msgspec.json.encode({**fields, "choices": choices})
 
     def _number(self, call: ToolCall, choice: int, position: int) -> tuple[int, bool]:
         """Return the number of the call a delta belongs to, and whether the delta opens it.
@@ -313,16 +333,11 @@ class ChunkEncoder:
 
 def _is_irregular(chunk: Completion) -> bool:
     return any(
-        choice.delta is None or isinstance(choice.delta.content, list) for choice in chunk.choices or ()
+        choice.delta is None
+        or isinstance(choice.delta.content, list)
+        or any(call.index is None for call in choice.delta.tool_calls or ())
+        for choice in chunk.choices or ()
     )
-
-
-def _plain(data: bytes, chunk: Completion) -> bytes:
-    """Return the payload of a chunk with text where a vendor sent content in parts."""
-    if not _is_irregular(chunk):
-        return data
-    fields: dict[str, Any] = _fields_decoder.decode(data)
-    return msgspec.json.encode({**fields, "choices": plain_choices(fields["choices"], "delta")})
 
 
 def _usage_aside(data: bytes) -> Usage | None:

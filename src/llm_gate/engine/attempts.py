@@ -22,13 +22,16 @@ async def try_each(
     errors: list[ProviderError] = []
     for target in targets:
         try:
-            return await call(target), target, len(errors) + 1
+            answer = await call(target)
         except ProviderError as error:
             hide_secret(error, target)
             log_failure(error, target)
             errors.append(error)
             if not error.moves_on:
                 break
+        else:
+            log_answer(target, len(errors) + 1)
+            return answer, target, len(errors) + 1
     if len(errors) == 1 or not errors[-1].moves_on:
         raise errors[-1]
     raise AllAttemptsFailed(errors)
@@ -41,6 +44,16 @@ def hide_secret(error: ProviderError, target: Target) -> None:
         error.message = secret.redact(error.message)
         error.detail = secret.redact(error.detail)
         error.args = (error.message,)
+
+
+def log_answer(target: Target, attempts: int) -> None:
+    """Tell the provider's logger that it answered; only there, and only where somebody wants to know."""
+    logger = logging.getLogger(f"llm_gate.provider.{target.provider}")
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "attempt answered",
+            extra={"provider": target.provider, "model": target.model.name, "attempts": attempts},
+        )
 
 
 def log_failure(error: ProviderError, target: Target) -> None:

@@ -27,6 +27,7 @@ class Application:
         guard: Guard,
         surfaces: Mapping[str, Surface],
         max_body_bytes: int,
+        log_prompts: bool,
         log_access: Callable[[Mapping[str, Any]], None],
         on_stop: Hook,
     ) -> None:
@@ -34,6 +35,7 @@ class Application:
         self.guard = guard
         self._surfaces = surfaces
         self._max_body_bytes = max_body_bytes
+        self._log_prompts = log_prompts
         self._log_access = log_access
         self._on_stop = on_stop
 
@@ -42,7 +44,14 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._serve(Exchange(scope, receive, send, max_body_bytes=self._max_body_bytes))
+            exchange = Exchange(
+                scope,
+                receive,
+                send,
+                max_body_bytes=self._max_body_bytes,
+                log_prompts=self._log_prompts,
+            )
+            await self._serve(exchange)
         else:
             # A web socket: refused before the handshake.
             await send({"type": "websocket.close", "code": 1000})

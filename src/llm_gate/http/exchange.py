@@ -25,6 +25,9 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 BODY_TIMEOUT_S = 60.0
 """How long a caller may take to send its body."""
 
+MAX_LOGGED_BYTES = 16_384
+"""How much of a body goes into the log where the operator has switched that on."""
+
 _MAX_ID_CHARS = 128
 
 
@@ -44,7 +47,9 @@ class Reply(Struct, frozen=True, kw_only=True):
 class Exchange:
     """One request on its way through the edge."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int, log_prompts: bool
+    ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[str, str] = {
@@ -60,6 +65,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
+        self._log_prompts = log_prompts
         self._body_read = self.method in {"GET", "HEAD"}
 
     @property
@@ -96,7 +102,10 @@ class Exchange:
                     self._body_read = not piece.get("more_body")
         except TimeoutError:
             raise RequestTimedOut(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._log_prompts:
+            self.log["prompt"] = body[:MAX_LOGGED_BYTES].decode(errors="replace")
+        return body
 
     async def _piece(self) -> Message:
         message = await self._receive()

@@ -28,6 +28,7 @@ OK, FAILED, REFUSED = 0, 1, 2
 
 _KEEP_ALIVE_S = 75
 _GRACE_S = 30
+_BACKLOG = 2048
 _LAUNCH = "LLM_GATE_LAUNCH"
 _INSTANCE = "LLM_GATE_INSTANCE_ID"
 
@@ -64,6 +65,7 @@ def make_application(settings: Settings, gateway: Gateway) -> Application:
         ),
         surfaces={"/v1": OpenAISurface(), "": native},
         max_body_bytes=settings.server.max_body_bytes,
+        log_prompts=settings.logging.prompts,
         log_access=configure_logging(
             level=settings.logging.level,
             provider_levels=settings.logging.providers,
@@ -144,6 +146,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.set_inheritable(True)
+        # Calls that come before the workers are up wait instead of being refused.
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
