@@ -1,13 +1,18 @@
 """A fake provider over a real socket: answers what it was told to, and remembers every request it got."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+CERTIFICATE = Path(__file__).parent / "tls" / "certificate.pem"
+"""For tests only: its key lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, answer: Answer) -> None:
         time.sleep(answer.delay_s)
-        self.send_response(answer.status)
+        if any(name.lower() == "date" for name in answer.headers):
+            self.send_response_only(answer.status)
+        else:
+            self.send_response(answer.status)
         for name, value in answer.headers.items():
             if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                 self.send_header(name, value)
@@ -150,11 +158,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def fake_upstream() -> Iterator[FakeUpstream]:
-    """Run a fake provider on a free port of 127.0.0.1."""
+def fake_upstream(*, tls: bool = False) -> Iterator[FakeUpstream]:
+    """Run a fake provider on a free port of 127.0.0.1; with `tls` under a certificate nobody trusts by default."""
     handler = type("Handler", (_Handler,), {})
     server = _Server(("127.0.0.1", 0), handler)
-    upstream = FakeUpstream(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    upstream = FakeUpstream(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}")
     handler.upstream = upstream
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 from llm_gate.domain.faults import find_faults
 
@@ -124,6 +124,22 @@ def test_paths_start_where_the_caller_says():
         ("file.title", "required field is missing"),
         ("file.leaves[0].name", "required field is missing"),
     ]
+
+
+class Loose(Struct):
+    schema: Raw
+    number: int = 0
+    inner: "Loose | None" = None
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {"a": 1}])
+def test_raw_json_takes_anything(value):
+    """A field that keeps raw JSON has no faults, and hides none beside it."""
+    assert find_faults({"schema": value, "inner": {"schema": value}}, Loose) == []
+    found_paths = [
+        fault.path for fault in find_faults({"schema": value, "number": "x", "inner": {"number": 1.5}}, Loose)
+    ]
+    assert found_paths == ["number", "inner.schema", "inner.number"]
 
 
 PLAIN = st.recursive(

@@ -314,7 +314,7 @@ def test_structured_answers(neutral):
 def test_schemas_that_ask_for_too_much_are_refused(schema):
     """A schema whose smallest value is huge or endless is refused as the caller's mistake."""
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
-    with pytest.raises(ProviderRejected, match="sandbox makes up"):
+    with pytest.raises(ProviderRejected, match="can be made up"):
         ask(response_format=wanted)
 
 

@@ -1,5 +1,8 @@
 """Errors in the OpenAI wire format, and in the forms its compatible vendors use; read and written."""
 
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +12,10 @@ from llm_gate.dialects._failures import VendorFailure, plain_text, retry_after_s
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.provider import HttpReply, Target
 
+_TOO_MANY = 429
+_EPOCH_MS = re.compile(r"\d{13}")
+_LONGEST_RESET_S = 86_400
+
 
 def decode_error(reply: HttpReply, target: Target) -> ProviderError:
     """Turn a reply that is not a success into the typed error."""
@@ -17,16 +24,32 @@ def decode_error(reply: HttpReply, target: Target) -> ProviderError:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         document = None
     failure = _read(document, reply.status)
+    wait_s = retry_after_s(reply.headers)
+    if wait_s is None and reply.status == _TOO_MANY:
+        wait_s = _until_reset_s(reply.headers)
     return typed_error(
         VendorFailure(
             status=failure.status,
             message=failure.message or plain_text(reply),
             codes=failure.codes,
             param=failure.param,
-            retry_after_s=retry_after_s(reply.headers),
+            retry_after_s=wait_s,
         ),
         target,
     )
+
+
+def _until_reset_s(headers: Mapping[str, str]) -> float | None:
+    """Read when a limit is lifted, in milliseconds since 1970 as one vendor writes it, by the answer's own clock."""
+    text = headers.get("x-ratelimit-reset", "")
+    if not _EPOCH_MS.fullmatch(text):
+        return None
+    try:
+        now = parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    wait_s = int(text) / 1000 - now.timestamp()
+    return wait_s if 0 < wait_s < _LONGEST_RESET_S else None
 
 
 def error_in_success(raw: Raw | bytes, target: Target) -> ProviderError:

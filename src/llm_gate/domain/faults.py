@@ -55,8 +55,7 @@ def _walk_struct(value: Mapping[Any, Any], record: type[Struct], path: str) -> l
 
 
 def _walk_union(value: object, union: Any, path: str) -> list[Fault]:
-    faults = _check(value, union, path)
-    if not faults:
+    if _first_fault(value, union) is None:
         return []
     for member in get_args(union):
         bare = get_args(member)[0] if get_origin(member) is Annotated else member
@@ -64,8 +63,8 @@ def _walk_union(value: object, union: Any, path: str) -> list[Fault]:
         is_array = get_origin(bare) in {list, tuple} and isinstance(value, list)
         is_mapping = get_origin(bare) in {dict, Mapping} and isinstance(value, Mapping)
         if is_array or is_mapping or (is_record and _is_meant(value, bare)):
-            return _walk(value, member, path) or faults
-    return faults
+            return _walk(value, member, path) or _check(value, union, path)
+    return _check(value, union, path)
 
 
 def _is_meant(value: Any, record: type[Struct]) -> bool:
@@ -81,12 +80,19 @@ def _is_uniform(kind: Any) -> bool:
 
 
 def _check(value: object, annotation: Any, path: str) -> list[Fault]:
+    message = _first_fault(value, annotation)
+    # Raw JSON takes anything; only the converter, which sees plain data here, has no raw form of it.
+    if message is None or message.startswith("Expected `raw`"):
+        return []
+    return [Fault(path, message[:1].lower() + message[1:])]
+
+
+def _first_fault(value: object, annotation: Any) -> str | None:
     try:
         msgspec.convert(value, annotation, strict=True)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        message = str(error).split(" - at `")[0]
-        return [Fault(path, message[:1].lower() + message[1:])]
-    return []
+        return str(error).split(" - at `")[0]
+    return None
 
 
 def _join(path: str, key: object) -> str:

@@ -48,7 +48,7 @@ class _Maker:
     def value(self, schema: Any, depth: int) -> Any:
         self._made += 1
         if self._made > _MAX_VALUES or depth > _MAX_DEPTH:
-            raise InvalidRequest("the schema asks for more than the sandbox makes up")
+            raise InvalidRequest("the schema asks for more than can be made up")
         if not isinstance(schema, Mapping):
             return _TEXT
         schema = self._resolve(schema)
@@ -112,7 +112,7 @@ class _Maker:
         most = _count(schema, "maxItems")
         count = wanted if most is None else min(wanted, most)
         if count > _MAX_VALUES:
-            raise InvalidRequest("the schema asks for more than the sandbox makes up")
+            raise InvalidRequest("the schema asks for more than can be made up")
         rest = schema.get("items", True)
         made: list[Any] = []
         for place in range(count):
@@ -160,7 +160,7 @@ def _text(schema: Mapping[Any, Any]) -> str:
     text = _FORMATS.get(wanted, _TEXT) if isinstance(wanted, str) else _TEXT
     least = _count(schema, "minLength") or 0
     if least > _MAX_TEXT_CHARS:
-        raise InvalidRequest("the schema asks for a longer text than the sandbox makes up")
+        raise InvalidRequest("the schema asks for a longer text than can be made up")
     return text.ljust(least, ".")[: _count(schema, "maxLength")]
 
 
