@@ -85,8 +85,11 @@ def without_cost(usage: Any) -> Any:
 
 
 def in_form(choice: Any, key: str = "message") -> Any:
-    """Write a recorded choice as clients rely on it: a message with text as its content."""
-    said = choice.get(key, {"role": "assistant", "content": None, "refusal": None})
+    """Write a recorded choice as clients rely on it: text as content, and an index on the pieces of a call."""
+    said = choice.get(key, {"role": "assistant", "content": None, "refusal": None} if key == "message" else {})
+    if key == "delta" and any("index" not in call for call in said.get("tool_calls") or ()):
+        calls = [{"type": "function", **call, "index": i} for i, call in enumerate(said["tool_calls"])]
+        said = {**said, "tool_calls": calls}
     if isinstance(said.get("content"), list):
         parts = said["content"]
         text = "".join(part["text"] for part in parts if part["type"] == "text")

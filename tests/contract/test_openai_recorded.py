@@ -79,7 +79,7 @@ ERRORS = {
     "openrouter/errors/200-stream-error.json": (ProviderRejected, None),
     "openrouter/errors/400-context-length.json": (ProviderRejected, None),
     "openrouter/errors/401-key.json": (ProviderAuthFailed, None),
-    "openrouter/errors/429-free-model.json": (ProviderRateLimited, None),
+    "openrouter/errors/429-free-model.json": (ProviderRateLimited, 26.0),
     "openrouter/errors/429-upstream.json": (ProviderRateLimited, None),
 }
 # Requests that pass to the same dialect only, and the field that another dialect has to refuse.

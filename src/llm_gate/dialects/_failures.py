@@ -69,6 +69,7 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
 }
 _FIRST_CALLER_STATUS, _FIRST_SERVER_STATUS = 400, 500
 _ABSURD_WAIT = 10**7
+_READ_CHARS = 10_000
 
 
 class VendorFailure(Struct, frozen=True, kw_only=True):
@@ -85,9 +86,11 @@ def typed_error(failure: VendorFailure, target: Target) -> ProviderError:
     """Turn a vendor's failure into the error class that says what can be done."""
     kind = _classify(failure)
     vendor_code = failure.codes[0] if failure.codes else None
-    secret = target.deployment.auth.secret
-    message = failure.message if secret is None else secret.redact(failure.message)
-    detail = "" if kind is ProviderAuthFailed else excerpt(message)
+    detail = "" if kind is ProviderAuthFailed else excerpt(_redacted(failure.message, target))
+    # A field's name that holds what looks like a credential is none.
+    param = failure.param
+    if param is not None and excerpt(_redacted(param, target)) != param:
+        param = None
     return kind(
         _sentence(kind, failure.status, detail, target),
         provider=target.provider,
@@ -95,9 +98,15 @@ def typed_error(failure: VendorFailure, target: Target) -> ProviderError:
         status=failure.status,
         detail=detail,
         retry_after_s=failure.retry_after_s,
-        param=failure.param,
+        param=param,
         vendor_code=vendor_code,
     )
+
+
+def _redacted(text: str, target: Target) -> str:
+    """Take out the credential; of a text that is far too long only the beginning is looked at."""
+    secret, text = target.deployment.auth.secret, text[:_READ_CHARS]
+    return text if secret is None else secret.redact(text)
 
 
 def bad_response(target: Target, what: str, *, status: int | None = None) -> BadProviderResponse:

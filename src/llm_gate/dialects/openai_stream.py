@@ -33,6 +33,7 @@ from llm_gate.domain.usage import Usage
 
 _DONE = b"[DONE]"
 _NULL = b"null"
+_COMPLAINT = frozenset({"detail", "details", "message"})
 _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _calls_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
@@ -139,7 +140,7 @@ class OpenAIChatStream:
             raise bad_response(self._target, "holds an event that is no chat completion chunk") from None
         if is_given(chunk.error):
             raise error_in_success(chunk.error, self._target)
-        if wire_event.event == b"error" or chunk.object == "error":
+        if wire_event.event == b"error" or chunk.object == "error" or _is_complaint(chunk, wire_event.data):
             raise error_in_success(wire_event.data, self._target)
         if wire_event.bare:
             raise bad_response(self._target, "is not an event stream")
@@ -329,6 +330,13 @@ class ChunkEncoder:
         fields.pop("usage", None)
         empty = bytes(fields.get("choices", Raw(b"[]"))).replace(b" ", b"") in {b"[]", _NULL}
         return b"" if empty else _event(fields)
+
+
+def _is_complaint(chunk: Completion, data: bytes) -> bool:
+    """Tell whether an event is an error that does not say so: no part of any chunk, but a text."""
+    if chunk.choices is not None or chunk.object is not None or is_given(chunk.usage):
+        return False
+    return not _COMPLAINT.isdisjoint(_fields_decoder.decode(data))
 
 
 def _is_irregular(chunk: Completion) -> bool:
