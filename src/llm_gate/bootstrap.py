@@ -87,13 +87,13 @@ def load_directory(settings: Settings) -> Directory:
         found = _Places(entry, codecs, settings).find(hints, faults)
         if found:
             deployments[name] = found
-    preferred, unknown = _preferred(settings, catalog)
+    named, unknown = _named_providers(settings, catalog)
     if faults or unknown:
         raise CatalogFaults([*faults, *unknown])
     return Directory(
         catalog=catalog,
         deployments=deployments,
-        preferred=preferred,
+        named=named,
         named_defaults=_named_defaults(settings, catalog),
         hints=hints,
     )
@@ -109,6 +109,7 @@ class _Places:
         self._settings = settings
         self._environment = settings.environment
         self._origin = ""
+        self._missing: str | None = None
 
     def find(self, hints: dict[str, str], faults: list[Fault]) -> tuple[Deployment, ...]:
         name, spec = self._entry.name, self._spec
@@ -127,7 +128,7 @@ class _Places:
         for region_spec in spec.regions:
             places += self._regions(region_spec, override, faults)
         if not places:
-            hints[name] = self._hint(base_url, secret)
+            hints[name] = f"set {self._missing}" if self._missing else self._hint(base_url, secret)
         return tuple(places)
 
     def _regions(self, spec: RegionSpec, override: str | None, faults: list[Fault]) -> list[Deployment]:
@@ -140,7 +141,9 @@ class _Places:
             region = match[1]
             endpoint_variable = spec.endpoint.format(region=region)
             endpoint = override or self._environment.get(endpoint_variable)
-            if endpoint is not None:
+            if endpoint is None:
+                self._missing = endpoint_variable
+            else:
                 self._origin = self._origin if override else endpoint_variable
                 secret = Secret(self._environment[variable])
                 places.append(self._place(endpoint, secret, region, faults))
@@ -197,7 +200,8 @@ def is_private(host: str) -> bool:
     return address.is_loopback or address.is_private
 
 
-def _preferred(settings: Settings, catalog: Catalog) -> tuple[list[str], list[Fault]]:
+def _named_providers(settings: Settings, catalog: Catalog) -> tuple[list[str], list[Fault]]:
+    """Return the providers the operator prefers, best first, and a fault for each that does not exist."""
     names: list[str] = []
     unknown: list[Fault] = []
     primary = filter(None, re.split(r"[,\s]+", settings.primary or ""))
@@ -209,8 +213,7 @@ def _preferred(settings: Settings, catalog: Catalog) -> tuple[list[str], list[Fa
             names.append(name)
         else:
             unknown.append(Fault(variable, f"no provider is called {given!r}"))
-    ranked = sorted((entry.spec.rank, name) for name, entry in catalog.providers.items() if entry.spec.rank)
-    return list(dict.fromkeys([*names, *(name for _, name in ranked)])), unknown
+    return list(dict.fromkeys(names)), unknown
 
 
 def _named_defaults(settings: Settings, catalog: Catalog) -> dict[str, str]:

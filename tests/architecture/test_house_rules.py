@@ -85,7 +85,7 @@ def test_a_vendor_is_named_only_in_its_own_files(path):
     name = relative(path)
     if WIRE_FORMAT_FILES.fullmatch(name) or name in COMPOSITION:
         return
-    own = {path.stem.removeprefix("_"), path.parent.name}
+    own = {path.stem, path.parent.name}
     # Dialects import each other's shared parts, and a provider's module the dialect it speaks.
     with tokenize.open(path) as source:
         tokens = list(tokenize.generate_tokens(source.readline))

@@ -25,7 +25,7 @@ from llm_gate.domain.errors import (
 from llm_gate.domain.events import Ended, Finished, TextDelta, ToolCallDelta, UsageReported
 from llm_gate.domain.messages import TextPart, ToolCallPart
 from llm_gate.domain.provider import HttpReply
-from llm_gate.providers._sandbox_schema import synthesise
+from llm_gate.providers.sandbox.made_up import synthesise
 from llm_gate.providers.sandbox import GREETING, provider, read_control
 from support.targets import make_target
 

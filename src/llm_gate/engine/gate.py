@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from llm_gate.domain.access import CallContext
 from llm_gate.domain.catalog import Operation
-from llm_gate.domain.errors import InvalidRequest, ProviderTimeout
+from llm_gate.domain.errors import GateError, InvalidRequest, LoopDetected, ProviderTimeout
 from llm_gate.domain.ports import Transport
 from llm_gate.domain.pricing import Cost, cost_of
 from llm_gate.domain.provider import ChatCodec, EmbeddingCodec, Encoded, HttpReply, HttpRequest, Target
@@ -26,6 +26,7 @@ HOP_HEADER = "x-llm-gate-hop"
 """Carries the gateways a request came through, so that a loop is noticed."""
 
 _FIRST_FAILURE_STATUS = 300
+_LOOP_STATUS = 508
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ T = TypeVar("T")
 class Deadlines(Struct, frozen=True, kw_only=True):
     """How long things may take, in seconds.
 
-    `headers_s` runs until the head of an answer, `idle_s` between content events of a stream, `total_s` over a
-    unary call and `stream_total_s` over a stream.
+    `headers_s` bounds a stream's head, and then its first event; `idle_s` runs between its content events,
+    `total_s` over a unary call and `stream_total_s` over a stream.
     """
 
     headers_s: float = 300.0
@@ -131,7 +132,7 @@ class Gate:
         request = _marked(encoded.request, context, self.instance_id)
         reply = await self._transport.send(request, target.deployment)
         if reply.status >= _FIRST_FAILURE_STATUS:
-            raise target.deployment.codecs.decode_error(reply, target)
+            raise _failure(reply, target)
         return reply
 
     async def _open_stream(
@@ -146,10 +147,11 @@ class Gate:
                     reply = await stack.enter_async_context(self._transport.stream(sent, target.deployment))
                     if reply.status >= _FIRST_FAILURE_STATUS:
                         whole = HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
-                        raise target.deployment.codecs.decode_error(whole, target)
+                        raise _failure(whole, target)
             except TimeoutError:
                 raise _late(target) from None
             silence = Silence(
+                first_s=self._deadlines.headers_s,
                 idle_s=self._deadlines.idle_s,
                 total_s=self._deadlines.stream_total_s,
                 provider=target.provider,
@@ -166,6 +168,13 @@ class Gate:
             # From here on the stream owns what was opened.
             stream.own(stack.pop_all())
         return stream
+
+
+def _failure(reply: HttpReply, target: Target) -> GateError:
+    if reply.status == _LOOP_STATUS:
+        # Only another gateway says this: the address of the provider leads back to one of them.
+        return LoopDetected(f"the address of provider {target.provider!r} leads back to this gateway")
+    return target.deployment.codecs.decode_error(reply, target)
 
 
 def _price(target: Target, usage: Usage | None, at: datetime) -> Cost | None:

@@ -16,9 +16,9 @@ DEFAULT = "default"
 class Directory:
     """What can be named and reached in one state of the configuration.
 
-    `deployments` holds the usable places by provider; `preferred` the providers to use when nobody names one,
-    best first; `named_defaults` default models set by the operator, by provider; `hints` says what to set so
-    that a provider becomes usable.
+    `deployments` holds the usable places by provider; `named` the providers the operator prefers, best first
+    (behind them, the catalog's ranks decide); `named_defaults` the operator's default models by provider;
+    `hints` says what to set so that a provider becomes usable.
     """
 
     def __init__(
@@ -26,13 +26,17 @@ class Directory:
         *,
         catalog: Catalog,
         deployments: Mapping[str, tuple[Deployment, ...]],
-        preferred: Sequence[str],
+        named: Sequence[str],
         named_defaults: Mapping[str, str],
         hints: Mapping[str, str],
     ) -> None:
         self.catalog = catalog
         self.deployments = deployments
-        self.preferred = tuple(preferred)
+        self.named = tuple(named)
+        ranked = sorted(
+            (e.spec.rank, name) for name, e in catalog.providers.items() if e.spec.rank is not None
+        )
+        self._preferred_order = tuple(dict.fromkeys([*named, *(name for _, name in ranked)]))
         self.hints = hints
         self._named_defaults = named_defaults
         self._canonical = {**{name: name for name in catalog.providers}, **catalog.provider_aliases}
@@ -116,7 +120,7 @@ class Directory:
     def _bare_model(self, name: str) -> ProviderEntry:
         holders = self._bare[name]
         if len(holders) > 1:
-            named = [provider for provider in self.preferred[:1] if provider in holders]
+            named = [provider for provider in self.named if provider in holders]
             if not named:
                 choices = ", ".join(f"{provider}/{name}" for provider in holders)
                 raise InvalidRequest(
@@ -124,11 +128,11 @@ class Directory:
                     param="model",
                     code="model_ambiguous",
                 )
-            holders = tuple(named)
+            holders = (named[0],)
         return self.catalog.providers[holders[0]]
 
     def _preferred(self, operation: Operation) -> tuple[ProviderEntry, str]:
-        for provider in self.preferred:
+        for provider in self._preferred_order:
             entry = self.catalog.providers[provider]
             model = self._named_default(entry, operation)
             if self.is_enabled(provider) and model is not None:

@@ -24,20 +24,22 @@ T = TypeVar("T")
 
 
 class Silence:
-    """Watches the waits of one task for a provider; `idle_s` and `total_s` count from the latest content."""
+    """Watches the waits of one task for a provider: `first_s` for the first content, then `idle_s` between content."""
 
-    def __init__(self, *, idle_s: float, total_s: float, provider: str) -> None:
+    def __init__(self, *, first_s: float, idle_s: float, total_s: float, provider: str) -> None:
         self._loop = asyncio.get_running_loop()
+        self._patience_s = first_s
         self._idle_s = idle_s
         self._end = self._loop.time() + total_s
         self._provider = provider
         self._content_seen = self._loop.time()
         self._waiting: asyncio.Task[object] | None = None
         self._fired = False
-        self._timer = self._loop.call_later(min(idle_s, total_s), self._look)
+        self._timer = self._loop.call_later(min(first_s, idle_s, total_s), self._look)
 
     def touch(self) -> None:
         """Note that content has arrived."""
+        self._patience_s = self._idle_s
         self._content_seen = self._loop.time()
 
     async def wait(self, awaitable: AsyncIterator[T]) -> T | None:
@@ -62,7 +64,7 @@ class Silence:
 
     def _look(self) -> None:
         now = self._loop.time()
-        due = min(self._content_seen + self._idle_s, self._end)
+        due = min(self._content_seen + self._patience_s, self._end)
         if now < due:
             self._timer = self._loop.call_at(due, self._look)
         elif self._waiting is not None:

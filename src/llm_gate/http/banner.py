@@ -18,8 +18,8 @@ Try it (copy and paste):
   curl -s {url}/v1/chat/completions{key_flag} -H 'Content-Type: application/json' \\
     -d '{{"model": "default", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-  python -c 'from openai import OpenAI
-client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  python -c 'import os; from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key=os.environ.get("LLM_GATE_API_KEY", "none"))
 print(client.chat.completions.create(model="default", messages=[{{"role": "user", "content": "Hello"}}])
       .choices[0].message.content)'
 """
@@ -38,7 +38,7 @@ def banner(settings: Settings, directory: Directory, *, port: int) -> str:
         f"  default model  {_default(directory)}",
         f"  access         {_access(settings)}",
     ]
-    first = directory.preferred[0] if settings.primary and directory.preferred else None
+    first = directory.named[0] if directory.named else None
     if first is not None and not directory.is_enabled(first):
         lines.append(
             f"  NOTE           provider {first!r} is preferred but not configured: {directory.hints[first]}"
@@ -52,7 +52,6 @@ def banner(settings: Settings, directory: Directory, *, port: int) -> str:
     commands = _COMMANDS.format(
         url=url,
         api=api,
-        key="$LLM_GATE_API_KEY" if has_key else "none-needed",
         key_flag=' -H "Authorization: Bearer $LLM_GATE_API_KEY"' if has_key else "",
     )
     return "\n".join(lines) + "\n" + commands

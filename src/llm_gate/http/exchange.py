@@ -120,10 +120,12 @@ class Exchange:
 
     def context(self, *, user: str | None = None) -> CallContext:
         """Return the call's frame; `user` stands in where no X-User-Id header was sent."""
+        user = self.headers.get("x-user-id") or user
+        self.log["user"] = user
         hops = self.headers.get("x-llm-gate-hop", "")
         return CallContext(
             request_id=self.request_id,
-            caller=Caller(application=self.client_id, user=self.headers.get("x-user-id") or user),
+            caller=Caller(application=self.client_id, user=user),
             received_at=self.received_at,
             headers=self.headers,
             correlation_id=self.correlation_id,

@@ -49,8 +49,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the gateway waits for a provider, and between signs of life to a caller.
 
-    `headers_s` runs to the head of the reply or the first event of a stream, `idle_s` between two events with
-    content, `total_s` bounds a unary call and `stream_total_s` a streamed one.
+    `headers_s` bounds a stream's head, and then its first event; `idle_s` runs between two events with content;
+    `total_s` bounds a unary call and `stream_total_s` a streamed one.
     """
 
     connect_s: Seconds = 10.0

@@ -1,4 +1,4 @@
-"""Logs: one line per event on stderr, JSON or pretty, with an allow-list of fields; never a prompt, never a key."""
+"""Logs: one line per event on stderr, JSON or pretty, with an allow-list of fields; never a key."""
 
 import logging
 import sys

@@ -21,7 +21,7 @@ from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.provider import ChatStream, Encoded, HttpReply, HttpRequest, LocalReply, Provider, Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
-from llm_gate.providers._sandbox_schema import synthesise
+from llm_gate.providers.sandbox.made_up import synthesise
 
 CONTROL_HEADER = "x-llm-gate-sandbox"
 GREETING = "This is a synthetic answer from the LLM Gate sandbox; no model was called."
