@@ -2,40 +2,61 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from msgspec import Struct
 
-from llm_gate.catalog.loader import CatalogFaults, load_catalog, load_provider
-from llm_gate.dialects import anthropic_messages, gemini, openai
+from llm_gate.catalog.loader import CatalogFaults, load_provider, survey_catalog
+from llm_gate.dialects import anthropic_messages, cohere, gemini, ollama, openai
 from llm_gate.domain.catalog import Catalog, ProviderEntry, RegionSpec
 from llm_gate.domain.errors import Fault
 from llm_gate.domain.provider import Auth, Deployment, Provider
 from llm_gate.domain.secret import Secret
-from llm_gate.engine.gate import Deadlines, Gate
+from llm_gate.engine.gate import Gate
 from llm_gate.engine.resolve import Directory
-from llm_gate.settings import Settings
+from llm_gate.engine.working import Deadlines, Working
+from llm_gate.schemas import SchemaChecks
+from llm_gate.settings import Settings, primary_variable
 from llm_gate.transport.upstream import Upstream
+
+_PROVIDER_VARIABLE = re.compile(r"(?P<of>LLM_GATE_(?P<name>.+)_)(?P<what>BASE_URL|MODEL)")
 
 
 class Gateway(Struct, frozen=True, kw_only=True):
-    """A gateway ready to work. Make it inside the event loop that uses it, and close it there."""
+    """A gateway ready to work. Its connections belong to the event loop in which they are first used."""
 
     gate: Gate
-    directory: Directory
-    transport: Upstream
+
+    @property
+    def directory(self) -> Directory:
+        """What can be named and reached now."""
+        return self.gate.directory
+
+    def reload(self, settings: Settings) -> None:
+        """Serve from other settings; calls under way keep those they began with.
+
+        Raises:
+            CatalogFaults: the new configuration is faulty, and nothing has changed.
+        """
+        self.gate.replace(load_working(settings))
 
     async def close(self) -> None:
         """Close every connection to providers."""
-        await self.transport.close()
+        await self.gate.close()
 
 
 def dialects() -> Mapping[str, Provider]:
     """Return what each wire format can do, by the name used in configuration."""
-    known = (openai.provider, anthropic_messages.provider, gemini.provider)
+    known = (
+        openai.provider,
+        anthropic_messages.provider,
+        gemini.provider,
+        cohere.provider,
+        ollama.provider,
+    )
     return {provider.dialect: provider for provider in known}
 
 
@@ -45,51 +66,69 @@ def build(settings: Settings, *, instance_id: str | None = None) -> Gateway:
     Raises:
         CatalogFaults: the providers, models or aliases of the configuration are faulty.
     """
-    directory = load_directory(settings)
-    transport = Upstream(connect_s=settings.timeouts.connect_s)
     gate = Gate(
-        directory=directory,
-        transport=transport,
-        deadlines=Deadlines(
-            headers_s=settings.timeouts.headers_s,
-            idle_s=settings.timeouts.idle_s,
-            total_s=settings.timeouts.total_s,
-            stream_total_s=settings.timeouts.stream_total_s,
-        ),
+        working=load_working(settings),
         instance_id=instance_id or uuid4().hex[:16],
+        check=SchemaChecks(),
     )
-    return Gateway(gate=gate, directory=directory, transport=transport)
+    return Gateway(gate=gate)
+
+
+def load_working(settings: Settings) -> Working:
+    """Load what calls need: who can be reached, through what, and how long things may take.
+
+    Raises:
+        CatalogFaults: the providers, models or aliases of the configuration are faulty.
+    """
+    timeouts = settings.timeouts
+    return Working(
+        directory=load_directory(settings),
+        transport=Upstream(connect_s=timeouts.connect_s),
+        deadlines=Deadlines(
+            headers_s=timeouts.headers_s,
+            idle_s=timeouts.idle_s,
+            total_s=timeouts.total_s,
+            stream_total_s=timeouts.stream_total_s,
+        ),
+    )
 
 
 def load_directory(settings: Settings) -> Directory:
     """Load the catalog and find out which of its providers can be used.
 
     Raises:
-        CatalogFaults: the providers, models or aliases of the configuration are faulty.
+        CatalogFaults: what the configuration says of providers, models or aliases is faulty; all of it is listed.
     """
-    catalog = load_catalog(settings.providers, settings.aliases)
+    catalog, faults = survey_catalog(settings.providers, settings.aliases)
     known = dialects()
     deployments: dict[str, tuple[Deployment, ...]] = {}
     hints: dict[str, str] = {}
-    faults: list[Fault] = []
+    own: list[Fault] = []
     for name, entry in catalog.providers.items():
         if not entry.spec.enabled:
             hints[name] = "it is switched off in the configuration"
             continue
+        codecs: Provider | None = None
         try:
             codecs = load_provider(entry.spec, known)
         except CatalogFaults as error:
             # A shipped entry may wait for its dialect; one that the operator wrote may not.
+            written = [fault for fault in error.faults if fault.path in _written(settings, name)]
+            own += [Fault(f"providers.{name}.{fault.path}", fault.message) for fault in written]
             hints[name] = f"its dialect {entry.spec.dialect!r} is not available in this version"
-            if "dialect" in settings.providers.get(name, {}):
-                faults += [Fault(f"providers.{name}.{fault.path}", fault.message) for fault in error.faults]
-            continue
-        found = _Places(entry, codecs, settings).find(hints, faults)
-        if found:
-            deployments[name] = found
+            if not written:
+                continue
+        places = _Places(entry, settings)
+        found = places.find(hints, own)
+        if found and codecs is not None:
+            deployments[name] = tuple(places.deployment(place, codecs) for place in found)
     named, unknown = _named_providers(settings, catalog)
-    if faults or unknown:
-        raise CatalogFaults([*faults, *unknown])
+    own += [*unknown, *_logging_faults(settings, catalog)]
+    # The same fault may show in several places, and the catalog's word on a key goes before the one said here.
+    said = {fault.path for fault in faults}
+    faults += {(fault.path, fault.message): fault for fault in own if fault.path not in said}.values()
+    if faults:
+        raise CatalogFaults(faults)
     return Directory(
         catalog=catalog,
         deployments=deployments,
@@ -99,19 +138,27 @@ def load_directory(settings: Settings) -> Directory:
     )
 
 
+class _Place(Struct, frozen=True, kw_only=True):
+    """An address with the credential for it."""
+
+    address: str
+    host: str
+    secret: Secret | None
+    region: str | None = None
+
+
 class _Places:
     """Finds the places where one provider can be called."""
 
-    def __init__(self, entry: ProviderEntry, codecs: Provider, settings: Settings) -> None:
+    def __init__(self, entry: ProviderEntry, settings: Settings) -> None:
         self._entry = entry
         self._spec = entry.spec
-        self._codecs = codecs
         self._settings = settings
         self._environment = settings.environment
         self._origin = ""
         self._missing: str | None = None
 
-    def find(self, hints: dict[str, str], faults: list[Fault]) -> tuple[Deployment, ...]:
+    def find(self, hints: dict[str, str], faults: list[Fault]) -> list[_Place]:
         name, spec = self._entry.name, self._spec
         own_variable = variable_of(name, "BASE_URL")
         override = self._environment.get(own_variable)
@@ -120,8 +167,11 @@ class _Places:
         origin = own_variable if override else (spec.base_url_env if named else None)
         self._origin = origin or f"providers.{name}.base_url"
         secret = self._first(spec.auth.names)
-        explicit = bool(override or named or "base_url" in self._settings.providers.get(name, {}))
-        places: list[Deployment] = []
+        explicit = bool(override or named or "base_url" in _written(self._settings, name))
+        if override or (not named and "base_url" in _written(self._settings, name)):
+            # An address written for the gateway is checked even where no key makes use of it.
+            self._place(base_url or "", None, None, faults)
+        places: list[_Place] = []
         free = spec.auth.kind == "none" or spec.auth.optional
         if base_url is not None and (secret is not None or (free and (explicit or spec.synthetic))):
             places.append(self._place(base_url, secret, None, faults))
@@ -129,11 +179,11 @@ class _Places:
             places += self._regions(region_spec, override, faults)
         if not places:
             hints[name] = f"set {self._missing}" if self._missing else self._hint(base_url, secret)
-        return tuple(places)
+        return places
 
-    def _regions(self, spec: RegionSpec, override: str | None, faults: list[Fault]) -> list[Deployment]:
+    def _regions(self, spec: RegionSpec, override: str | None, faults: list[Fault]) -> list[_Place]:
         pattern = re.compile(re.escape(spec.key).replace(re.escape("{region}"), "(.+)"))
-        places: list[Deployment] = []
+        places: list[_Place] = []
         for variable in sorted(self._environment):
             match = pattern.fullmatch(variable)
             if match is None:
@@ -149,25 +199,26 @@ class _Places:
                 places.append(self._place(endpoint, secret, region, faults))
         return places
 
-    def _place(
-        self, base_url: str, secret: Secret | None, region: str | None, faults: list[Fault]
-    ) -> Deployment:
-        spec = self._spec
-        address = base_url if "://" in base_url else f"http://{base_url}"
+    def _place(self, base_url: str, secret: Secret | None, region: str | None, faults: list[Fault]) -> _Place:
+        address = base_url if "://" in base_url else _completed(base_url, self._spec.base_url)
         address = address.rstrip("/")
-        parts = urlsplit(address)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+        host = _host_of(address)
+        if host is None:
             faults.append(Fault(self._origin, "must be an http(s) address without user name or query"))
+        return _Place(address=address, host=host or "", secret=secret, region=region)
+
+    def deployment(self, place: _Place, codecs: Provider) -> Deployment:
+        spec = self._spec
         version = self._environment.get(spec.api_version_env) if spec.api_version_env else None
         return Deployment(
             provider=self._entry.name,
-            base_url=address,
-            auth=Auth(kind=spec.auth.kind, header=spec.auth.header, secret=secret),
+            base_url=place.address,
+            auth=Auth(kind=spec.auth.kind, header=spec.auth.header, secret=place.secret),
             spec=spec,
-            codecs=self._codecs,
-            region=region,
+            codecs=codecs,
+            region=place.region,
             api_version=version or spec.api_version,
-            verify_tls=self._settings.verify_tls or not is_private(parts.hostname or ""),
+            verify_tls=self._settings.verify_tls or not is_private(place.host),
             ca_file=spec.ca_file,
         )
 
@@ -182,6 +233,51 @@ class _Places:
         if base_url is None or not wanted:
             wanted.append(self._spec.base_url_env or variable_of(self._entry.name, "BASE_URL"))
         return f"set {' and '.join(wanted)}"
+
+
+def _written(settings: Settings, provider: str) -> Mapping[str, Any]:
+    """Return what the operator wrote of a provider, nothing where it is no table."""
+    entry = settings.providers.get(provider)
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _host_of(address: str) -> str | None:
+    """Return the host of an http(s) address without user name and query, None where it is no such thing."""
+    try:
+        parts = urlsplit(address)
+        # A port that is no number shows only when it is asked for.
+        sound = (
+            parts.scheme in {"http", "https"} and not parts.username and not parts.query and parts.port != 0
+        )
+    except ValueError:
+        return None
+    return parts.hostname if sound else None
+
+
+def unknown_variables(settings: Settings, catalog: Catalog) -> list[Fault]:
+    """Return the variables that are made for a provider which does not exist; they have no effect."""
+    known = {variable_of(name, "") for name in catalog.providers}
+    others = {variable_of(alias, ""): name for alias, name in catalog.provider_aliases.items()}
+    found: list[Fault] = []
+    for variable in sorted(settings.environment):
+        parts = _PROVIDER_VARIABLE.fullmatch(variable)
+        if parts is None or parts["of"] in known:
+            continue
+        message = f"no provider is called {parts['name'].lower()!r}"
+        if parts["of"] in others:
+            message += f": write {variable_of(others[parts['of']], parts['what'])}"
+        found.append(Fault(variable, message))
+    return found
+
+
+def _completed(host: str, usual: str | None) -> str:
+    """Return the address a host without scheme stands for; without a port it has that of the usual address."""
+    parts = urlsplit(f"http://{host}")
+    try:
+        port = urlsplit(usual or "").port if parts.port is None else None
+    except ValueError:
+        port = None
+    return parts.geturl() if port is None else parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
 
 
 def variable_of(provider: str, what: str) -> str:
@@ -205,7 +301,7 @@ def _named_providers(settings: Settings, catalog: Catalog) -> tuple[list[str], l
     names: list[str] = []
     unknown: list[Fault] = []
     primary = filter(None, re.split(r"[,\s]+", settings.primary or ""))
-    wanted = [("GPT_PROVIDER or LLM_PRIMARY_PROVIDER", given) for given in primary]
+    wanted = [(primary_variable(settings.environment), given) for given in primary]
     wanted += [("LLM_FALLBACK_PROVIDERS", given) for given in settings.fallbacks]
     for variable, given in wanted:
         name = catalog.provider_aliases.get(given, given)
@@ -214,6 +310,15 @@ def _named_providers(settings: Settings, catalog: Catalog) -> tuple[list[str], l
         else:
             unknown.append(Fault(variable, f"no provider is called {given!r}"))
     return list(dict.fromkeys(names)), unknown
+
+
+def _logging_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:
+    for name in settings.logging.providers:
+        canonical = catalog.provider_aliases.get(name)
+        if canonical is not None:
+            yield Fault(f"logging.providers.{name}", f"another name of {canonical!r}: write that")
+        elif name not in catalog.providers:
+            yield Fault(f"logging.providers.{name}", f"no provider is called {name!r}")
 
 
 def _named_defaults(settings: Settings, catalog: Catalog) -> dict[str, str]:

@@ -28,7 +28,7 @@ BROAD_EXCEPT_PLACES = {"http/app.py"}
 # Files named after a wire format, and what must name one to put the pieces together: a wire format is called
 # after the vendor that made it. `settings/` holds the documented variables.
 WIRE_FORMAT_FILES = re.compile(
-    r"dialects/_?(openai|anthropic|gemini)\w*\.py|http/openai\.py|settings/\w+\.py"
+    r"dialects/_?(openai|anthropic|gemini|cohere|ollama)\w*\.py|http/(openai|anthropic)\w*\.py|settings/\w+\.py"
 )
 CREDENTIAL_PREFIXES = {"domain/errors.py": {"hf", "xai"}}
 COMPOSITION = {"bootstrap.py", "http/server.py", "http/banner.py", "http/native.py"}

@@ -106,7 +106,9 @@ def test_successes_that_are_errors(provider, quote, upstream, caller):
 def test_headers_of_a_vendor_stay_inside(provider, upstream, caller):
     """Nothing that a vendor writes into its headers reaches the caller."""
     key = VENDORS[provider].key
-    upstream.will(Answer.json({"error": {"message": "no"}}, 401, set_cookie=f"k={key}", x_key=key, location=key))
+    upstream.will(
+        Answer.json({"error": {"message": "no"}}, 401, set_cookie=f"k={key}", x_key=key, location=key)
+    )
     got = caller.post(CHAT, plain_chat(provider, MODEL))
     assert got.status == 502
     assert "set-cookie" not in got.headers
@@ -144,9 +146,9 @@ def test_regions():
     with fake_upstream() as upstream:
         keys = {"EAST_US": "east-key-0123456789abcdef", "WEST_US": "west-key-0123456789abcdef"}
         variables = {f"AZURE_OPENAI_{region}_API_KEY": key for region, key in keys.items()}
-        variables |= {
-            f"AZURE_OPENAI_{region}_ENDPOINT": f"{upstream.url}/{region}/" for region in keys
-        } | {"OPENAI_API_VERSION": "2025-01-01-preview"}
+        variables |= {f"AZURE_OPENAI_{region}_ENDPOINT": f"{upstream.url}/{region}/" for region in keys} | {
+            "OPENAI_API_VERSION": "2025-01-01-preview"
+        }
         with running_gateway(variables) as gateway:
             caller = Caller(gateway.url)
             answer = {
@@ -154,15 +156,31 @@ def test_regions():
                 "object": "chat.completion",
                 "created": 1,
                 "model": "gpt-4o",
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+                "choices": [
+                    {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+                ],
             }
-            upstream.will(Answer.json({"error": {"code": "429", "message": "busy"}}, 429), Answer.json(answer))
+            upstream.will(
+                Answer.json({"error": {"code": "429", "message": "busy"}}, 429), Answer.json(answer)
+            )
             got = caller.post(CHAT, plain_chat("azure_openai", "gpt-4o"))
             assert (got.status, got.headers["x-llm-gate-attempts"]) == (200, "2")
             tail = "openai/deployments/gpt-4o/chat/completions?api-version=2025-01-01-preview"
             assert [(seen.path, seen.headers["api-key"]) for seen in upstream.seen] == [
                 (f"/{region}/{tail}", key) for region, key in keys.items()
             ]
+            upstream.will(Answer.json({"error": {"code": "401", "message": "no"}}, 401))
+            got = caller.post(CHAT, plain_chat("azure_openai", "gpt-4o"))
+            assert (got.status, got.json["error"]["code"]) == (502, "provider_auth_failed")
+            assert got.headers["x-should-retry"] == "false"
+            assert all(key not in got.body.decode() for key in keys.values())
+            upstream.will(
+                Answer.json({"error": {"message": "busy"}}, 429, retry_after="30"),
+                Answer.json({"error": {"message": "busy"}}, 429, retry_after="4.5"),
+            )
+            got = caller.post(CHAT, plain_chat("azure_openai", "gpt-4o"))
+            assert (got.status, got.json["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert got.headers["retry-after"] == "5"
             caller.close()
 
 

@@ -106,7 +106,11 @@ def openai_messages(message: dict[str, Any]) -> list[dict[str, Any]] | None:
                 parts.append({"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}})
             case {"type": "tool_use", "id": call_id, "name": name, "input": given}:
                 calls.append(
-                    {"id": call_id, "type": "function", "function": {"name": name, "arguments": json.dumps(given)}}
+                    {
+                        "id": call_id,
+                        "type": "function",
+                        "function": {"name": name, "arguments": json.dumps(given)},
+                    }
                 )
             case {"type": "tool_result", "tool_use_id": call_id, "content": str(text)}:
                 results.append({"role": "tool", "tool_call_id": call_id, "content": text})
@@ -118,8 +122,6 @@ def openai_messages(message: dict[str, Any]) -> list[dict[str, Any]] | None:
     if calls:
         said["tool_calls"] = calls
     return [*results, said]
-
-
 
 
 def as_blocks(body: dict[str, Any]) -> dict[str, Any]:

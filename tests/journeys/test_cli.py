@@ -375,6 +375,26 @@ def test_check_says_ok_and_what_it_read(folder, vendor):
         "ok": True,
         "files": ["llm-gate.toml", ".env"],
         "providers": ["sandbox", "second"],
+        "warnings": [],
+    }
+
+
+def test_check_warns_of_variables_for_nobody(folder):
+    """A variable for a provider that does not exist has no effect, which is said, but is no fault."""
+    (folder / ".env").write_text("LLM_GATE_CLAUDE_MODEL=x\n", encoding="utf-8")
+
+    done = run(folder, "check", LLM_GATE_OPNAI_BASE_URL="http://x/v1", LLM_GATE_OPENAI_MODEL="x")
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[3:] == [
+        "warning: .env:1: LLM_GATE_CLAUDE_MODEL: no provider is called 'claude': write LLM_GATE_ANTHROPIC_MODEL",
+        "warning: environment: LLM_GATE_OPNAI_BASE_URL: no provider is called 'opnai'",
+    ]
+    assert json.loads(run(folder, "check", "--json", LLM_GATE_NONE_MODEL="x").stdout)["warnings"][1] == {
+        "file": "environment",
+        "line": None,
+        "key": "LLM_GATE_NONE_MODEL",
+        "message": "no provider is called 'none'",
     }
 
 
@@ -389,10 +409,11 @@ def test_check_names_every_fault_of_the_file(folder):
 
     assert done.returncode == 2
     assert done.stdout.splitlines() == [
-        "llm-gate: the configuration has 4 faults:",
+        "llm-gate: the configuration has 5 faults:",
         "gate.toml:2: server.port: expected `int`, got `str`",
-        "gate.toml:7: providers.second.models[0].naem: unknown field",
+        "gate.toml:4: providers.second.base_url: required field is missing",
         "gate.toml:6: providers.second.models[0].name: required field is missing",
+        "gate.toml:7: providers.second.models[0].naem: unknown field",
         "environment: HTTPX_CLIENT_VERIFY: expected True or False",
     ]
 
@@ -426,14 +447,89 @@ def test_check_places_what_only_the_catalog_knows(folder, vendor):
     }
 
 
+PORT = ('[server]\nport = "x"\n', "server.port: expected `int`, got `str`")
+TYPE = (
+    '[providers.typed]\ndialect = "openai"\nbase_url = 7\n',
+    "providers.typed.base_url: expected `str | null`, got `int`",
+)
+DIALECT = (
+    '[providers.strange]\ndialect = "klingon"\nbase_url = "http://127.0.0.1/v1"\n',
+    "providers.strange.dialect: 'klingon' is none of anthropic, cohere, gemini, ollama, openai",
+)
+MODULE = (
+    '[providers.own]\nmodule = "nobody"\nbase_url = "http://127.0.0.1/v1"\n',
+    "providers.own.module: there is no provider module 'nobody'",
+)
+ADDRESS = (
+    '[providers.lost]\ndialect = "openai"\nbase_url = "http://127.0.0.1:port"\n',
+    "providers.lost.base_url: must be an http(s) address without user name or query",
+)
+PRICE = (
+    (
+        '[providers.dear]\ndialect = "openai"\nbase_url = "http://127.0.0.1/v1"\n'
+        '[[providers.dear.models]]\nname = "d"\nprices = [ { unit = "input_tokens", usd = "cheap" } ]\n'
+    ),
+    "providers.dear.models[0].prices[0].usd: 'cheap' is not a plain, non-negative decimal amount",
+)
+ALIAS = ('[aliases.best]\ntargets = ["nobody/m"]\n', "aliases.best.targets[0]: there is no provider 'nobody'")
+LEVEL = ('[logging.providers]\nnobody = "INFO"\n', "logging.providers.nobody: no provider is called 'nobody'")
+KINDS = [PORT, TYPE, DIALECT, MODULE, ADDRESS, PRICE, ALIAS, LEVEL]
+
+
+@pytest.mark.parametrize("hidden", KINDS[1:], ids=lambda kind: kind[1].partition(":")[0])
+def test_no_stage_of_the_check_hides_another(folder, hidden):
+    """A fault of each kind is named beside every other kind, with its line, and beside faulty variables."""
+    others = [kind for kind in KINDS if kind is not hidden]
+    (folder / "llm-gate.toml").write_text(hidden[0] + "".join(text for text, _ in others), encoding="utf-8")
+
+    done = run(
+        folder,
+        "check",
+        GPT_PROVIDER="nobody",
+        LLM_GATE_OPENAI_BASE_URL="http://[::1",
+        HTTPX_CLIENT_VERIFY="maybe",
+    )
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 2
+    assert lines[0] == "llm-gate: the configuration has 11 faults:"
+    assert sorted(re.sub(r"^llm-gate\.toml:\d+: ", "", line) for line in lines[1:]) == sorted(
+        [
+            *(message for _, message in KINDS),
+            "environment: GPT_PROVIDER: no provider is called 'nobody'",
+            "environment: HTTPX_CLIENT_VERIFY: expected True or False",
+            "environment: LLM_GATE_OPENAI_BASE_URL: must be an http(s) address without user name or query",
+        ]
+    )
+    numbers = [int(line.split(":")[1]) for line in lines if line.startswith("llm-gate.toml:")]
+    assert len(numbers) == 8
+    assert numbers == sorted(numbers)
+
+
+def test_a_file_that_is_no_toml_accuses_nobody_else(folder):
+    """Beside the broken line only what does not depend on the file is named."""
+    (folder / "llm-gate.toml").write_text("[providers.second\n", encoding="utf-8")
+
+    done = run(
+        folder, "check", GPT_PROVIDER="second", OPENAI_API_KEY="k", LLM_GATE_OPENAI_BASE_URL="ftp://x/v1"
+    )
+
+    assert done.stdout.splitlines()[1:] == [
+        "llm-gate.toml:1: expected ']' at the end of a table declaration",
+        "environment: LLM_GATE_OPENAI_BASE_URL: must be an http(s) address without user name or query",
+    ]
+
+
 @pytest.mark.parametrize("words", [["chat", "Hi"], ["models"], ["providers"], ["serve"]])
 def test_no_command_works_with_a_faulty_configuration(folder, words):
     """Every command that needs the configuration tells its faults on standard error and exits 2."""
-    (folder / "llm-gate.toml").write_text("[api]\npath = '/'\n[aliases.x]\ntargets = []\n", encoding="utf-8")
+    text = "[api]\npath = '/'\n[aliases.x]\ntargets = []\n[aliases.y]\ntargets = ['nobody/m']\n"
+    (folder / "llm-gate.toml").write_text(text, encoding="utf-8")
 
     done = run(folder, *words)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[0] == "llm-gate: the configuration has 2 faults:"
-    assert done.stderr.splitlines()[1].startswith("llm-gate.toml:4: aliases.x.targets: ")
-    assert done.stderr.splitlines()[2].startswith("llm-gate.toml:2: api.path: ")
+    assert done.stderr.splitlines()[0] == "llm-gate: the configuration has 3 faults:"
+    assert done.stderr.splitlines()[1].startswith("llm-gate.toml:2: api.path: ")
+    assert done.stderr.splitlines()[2].startswith("llm-gate.toml:4: aliases.x.targets: ")
+    assert done.stderr.splitlines()[3].startswith("llm-gate.toml:6: aliases.y.targets[0]: ")

@@ -31,6 +31,7 @@ class RunningGateway:
     url: str
     process: subprocess.Popen
     ready_after_s: float
+    folder: Path
     log: list[str] = field(default_factory=list)
 
     def logged(self, needle: str, timeout_s: float = 5.0) -> str:
@@ -70,11 +71,17 @@ def running_gateway(
         log: list[str] = []
         reader = threading.Thread(target=lambda: log.extend(iter(process.stderr.readline, "")), daemon=True)
         reader.start()
+        drain = threading.Thread(target=process.stdout.read, daemon=True)
         try:
             url = _wait_for_url(process, log)
-            drain = threading.Thread(target=process.stdout.read, daemon=True)
             drain.start()
-            yield RunningGateway(url=url, process=process, ready_after_s=time.monotonic() - started, log=log)
+            yield RunningGateway(
+                url=url,
+                process=process,
+                ready_after_s=time.monotonic() - started,
+                folder=Path(folder),
+                log=log,
+            )
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -83,7 +90,8 @@ def running_gateway(
                 process.kill()
                 process.wait()
             reader.join(2)
-            drain.join(2)
+            if drain.ident is not None:
+                drain.join(2)
             process.stdout.close()
             process.stderr.close()
 

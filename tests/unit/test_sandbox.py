@@ -25,8 +25,8 @@ from llm_gate.domain.errors import (
 from llm_gate.domain.events import Ended, Finished, TextDelta, ToolCallDelta, UsageReported
 from llm_gate.domain.messages import TextPart, ToolCallPart
 from llm_gate.domain.provider import HttpReply
-from llm_gate.providers.sandbox.made_up import synthesise
 from llm_gate.providers.sandbox import GREETING, provider, read_control
+from llm_gate.providers.sandbox.made_up import synthesise
 from support.targets import make_target
 
 NOW_S = 1_800_000_000.5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_gate.settings import Settings, SettingsFaults, line_of, load_settings, locate
+from llm_gate.settings import Settings, SettingsFaults, line_of, load_settings, locate, locate_variable
 
 EXAMPLE = """\
 [server]
@@ -208,17 +208,6 @@ format = "xml"
 [api]
 path = "gate/"
 
-[providers.second]
-dialect = 7
-[[providers.second.models]]
-label = "nameless"
-[[providers.second.models]]
-name = "m"
-prices = [
-  { unit = "input_tokens", usd = "1" },
-  { unit = "input_tokens", usd = 1 },
-]
-
 [aliases.empty]
 targets = []
 [aliases.typo]
@@ -234,12 +223,9 @@ target = ["a/b"]
         ("llm-gate.toml:9: timeouts.idle_s", "expected `float` <= 604800.0"),
         ("llm-gate.toml:10: timeouts.total_s", "expected `float` > 0.0"),
         ("llm-gate.toml:15: logging.format", "invalid enum value 'xml'"),
-        ("llm-gate.toml:21: providers.second.dialect", "expected `str | null`, got `int`"),
-        ("llm-gate.toml:22: providers.second.models[0].name", "required field is missing"),
-        ("llm-gate.toml:28: providers.second.models[1].prices[1].usd", "expected `str`, got `int`"),
-        ("llm-gate.toml:32: aliases.empty.targets", "expected `array` of length >= 1"),
-        ("llm-gate.toml:34: aliases.typo.target", "unknown field"),
-        ("llm-gate.toml:33: aliases.typo.targets", "required field is missing"),
+        ("llm-gate.toml:21: aliases.empty.targets", "expected `array` of length >= 1"),
+        ("llm-gate.toml:23: aliases.typo.target", "unknown field"),
+        ("llm-gate.toml:22: aliases.typo.targets", "required field is missing"),
         ("llm-gate.toml:13: logging.level", "expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG"),
         (
             "llm-gate.toml:14: logging.providers.third",
@@ -250,6 +236,51 @@ target = ["a/b"]
             "expected a path like /llm-gate: a slash first, none last, only plain characters",
         ),
     ]
+
+
+def test_what_is_sound_is_handed_out_with_the_faults():
+    """Faults carry the settings without the faulty parts, so that other layers can add their own faults."""
+    write(
+        "llm-gate.toml",
+        """\
+[server]
+host = "gate"
+port = "x"
+[logging]
+providers = { second = "loud" }
+[timeouts]
+total_s = 5
+connect_s = 0
+[providers.second]
+dialect = 7
+[aliases.best]
+targets = ["second/m", 7]
+""",
+    )
+
+    with pytest.raises(SettingsFaults) as caught:
+        load_settings({"GPT_PROVIDER": "second", "HEIMDALL_SERVER_PORT": "81"})
+
+    settings = caught.value.settings
+    assert (settings.server.host, settings.server.port) == ("gate", 81)
+    assert (settings.timeouts.total_s, settings.timeouts.connect_s) == (5.0, 10.0)
+    assert settings.providers == {"second": {"dialect": 7}}
+    assert settings.aliases == {"best": ("second/m", "")}
+    assert set(settings.logging.providers) == {"second"}
+    assert settings.primary == "second"
+
+
+@pytest.mark.parametrize("text", ["[providers.second\n", "providers = 7\n"])
+def test_no_name_is_judged_by_a_file_that_cannot_be_read(text):
+    """Where the providers are unknown, what is handed out names none."""
+    write("llm-gate.toml", text)
+
+    with pytest.raises(SettingsFaults) as caught:
+        load_settings({"GPT_PROVIDER": "second", "LLM_FALLBACK_PROVIDERS": "third"})
+
+    settings = caught.value.settings
+    assert (settings.providers, settings.aliases) == ({}, {})
+    assert (settings.primary, settings.fallbacks) == (None, ())
 
 
 def test_faults_of_all_sources_come_together():
@@ -338,6 +369,15 @@ def test_faults_found_later_can_be_placed_too():
         "llm-gate.toml:21: providers.second.models[0].prices[0].usd"
     )
     assert str(locate(None, "providers.second")) == "configuration: providers.second"
+
+
+def test_variables_can_be_placed_later_too():
+    """A variable that another layer complains about is found in the .env file, unless the real environment wins."""
+    write(".env", "A=1\nGPT_PROVIDER=x\n")
+    settings = load_settings({}, env_file=Path(".env"))
+
+    assert str(locate_variable(settings, "GPT_PROVIDER", {})) == ".env:2: GPT_PROVIDER"
+    assert str(locate_variable(settings, "A", {"A": "2"})) == "environment: A"
 
 
 LINES = '''\

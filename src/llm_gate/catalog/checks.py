@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from llm_gate.catalog.readable import Readable, Written
 from llm_gate.domain.catalog import ModelSpec, PriceSpec, ProviderSpec
 from llm_gate.domain.errors import Fault
 from llm_gate.domain.faults import find_faults
@@ -15,58 +16,92 @@ _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PICTURE_UNITS = frozenset({"images", "image_inputs"})
 
 
-def overlay_faults(
-    overlay: Mapping[str, Any], shipped: Mapping[str, Mapping[str, Any]]
-) -> dict[str, list[Fault]]:
-    """Return the faults of the operator's entries taken by themselves, by the provider's name as written."""
-    taken = {alias: name for name, entry in shipped.items() for alias in entry.get("aliases", ())}
-    found: dict[str, list[Fault]] = {}
+def overlay_faults(overlay: Mapping[str, Any], taken: Mapping[str, str]) -> Iterator[Fault]:
+    """Find the faults of the operator's entries taken by themselves; `taken` are other names of shipped providers."""
     for name, entry in overlay.items():
         path = f"providers.{name}"
-        faults: list[Fault] = []
         if not _PROVIDER_NAME.fullmatch(name):
-            faults.append(Fault(path, "a provider's name is made of lower-case letters, digits, _ and -"))
+            yield Fault(path, "a provider's name is made of lower-case letters, digits, _ and -")
         if name in taken:
-            faults.append(Fault(path, f"another name of {taken[name]!r}: write [providers.{taken[name]}]"))
-        faults += find_faults(entry, ProviderSpec, path) or _repeated_models(entry, path)
-        if faults:
-            found[name] = faults
-    return found
+            yield Fault(path, f"another name of {taken[name]!r}: write [providers.{taken[name]}]")
+        for fault in find_faults(entry, ProviderSpec, path):
+            yield Fault(fault.path, fault.message.replace("`object`", "`table`"))
+        yield from _repeated_models(entry, path)
 
 
 def catalog_faults(
     specs: Mapping[str, ProviderSpec],
-    places: Mapping[tuple[str, str], str],
-    aliases: Mapping[str, Sequence[str]],
+    places: Mapping[tuple[str, str], Written],
+    parts: Mapping[str, Readable],
 ) -> list[Fault]:
     """Return the faults of all providers as one catalog, after laying the operator's entries over the shipped ones.
 
-    `places` says where a (provider, model) was written.
+    `places` says where a (provider, model) was written; `parts` are the operator's entries as far as they could
+    be read. What depends on something that could not be read is not judged.
     """
     found = list(_provider_name_faults(specs))
     for provider, spec in specs.items():
-        found += _address_faults(spec, f"providers.{provider}")
+        unread = parts[provider].unread if provider in parts else frozenset()
+        found += _address_faults(spec, f"providers.{provider}", unread)
         known: dict[str, ModelSpec] = {}
         for model in spec.models:
-            found += _name_faults(model, known, places[provider, model.name])
+            found += _name_faults(model, known, places[provider, model.name].path)
             known.update((name, model) for name in (model.name, *model.aliases) if name not in known)
         for model in spec.models:
-            path = places[provider, model.name]
-            found += _model_faults(model, path)
-            found += _replacement_faults(model, known, path)
-            found += _price_faults(model.prices, path)
-        found += _default_faults(spec, known, f"providers.{provider}.defaults")
-    for alias, targets in aliases.items():
-        found += _alias_faults(alias, targets, specs, aliases)
+            written = places[provider, model.name]
+            found += _model_faults(model, written.path)
+            found += _price_faults(model.prices, written)
+            if "models" not in unread:
+                found += _replacement_faults(model, known, written.path)
+        if "models" not in unread:
+            found += _default_faults(spec, known, f"providers.{provider}.defaults")
     return found
 
 
-def _repeated_models(entry: Mapping[str, Any], path: str) -> Iterator[Fault]:
+def alias_faults(
+    aliases: Mapping[str, Sequence[str]], specs: Mapping[str, ProviderSpec], parts: Mapping[str, Readable]
+) -> Iterator[Fault]:
+    """Find the faults of all aliases. A target that an unreadable part may define is not judged."""
+    hides_providers = any("aliases" in part.unread for part in parts.values())
+    hides_models = any(part.hides_models for part in parts.values())
+    providers = set(specs) | {name for spec in specs.values() for name in spec.aliases}
+    models = {
+        name for spec in specs.values() for model in spec.models for name in (model.name, *model.aliases)
+    }
+    for alias, targets in aliases.items():
+        path = f"aliases.{alias}"
+        if "/" in alias and alias.partition("/")[0] in providers:
+            yield Fault(path, "never reached: the part before the slash is the name of a provider")
+        if not targets:
+            yield Fault(f"{path}.targets", "expected at least one target")
+        for index, target in enumerate(targets):
+            where = f"{path}.targets[{index}]"
+            provider, slash, model = target.partition("/")
+            if slash and provider in providers:
+                # A model that is not listed is passed through, so any name will do.
+                if not model:
+                    yield Fault(where, "expected a model after the slash")
+            elif target in models:
+                continue
+            elif target in aliases:
+                yield Fault(where, f"{target!r} is an alias itself")
+            elif slash:
+                if not hides_providers:
+                    yield Fault(where, f"there is no provider {provider!r}")
+            elif not hides_models:
+                yield Fault(where, f"there is no model {target!r}; write provider/model")
+
+
+def _repeated_models(entry: Any, path: str) -> Iterator[Fault]:
+    models = entry.get("models") if isinstance(entry, Mapping) else None
     seen: set[str] = set()
-    for index, model in enumerate(entry.get("models", ())):
-        if model["name"] in seen:
-            yield Fault(f"{path}.models[{index}].name", f"a second model named {model['name']!r}")
-        seen.add(model["name"])
+    for index, model in enumerate(models if isinstance(models, list) else ()):
+        name = model.get("name") if isinstance(model, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            yield Fault(f"{path}.models[{index}].name", f"a second model named {name!r}")
+        seen.add(name)
 
 
 def _provider_name_faults(specs: Mapping[str, ProviderSpec]) -> Iterator[Fault]:
@@ -81,17 +116,19 @@ def _provider_name_faults(specs: Mapping[str, ProviderSpec]) -> Iterator[Fault]:
             taken.setdefault(alias, provider)
 
 
-def _address_faults(spec: ProviderSpec, path: str) -> Iterator[Fault]:
-    if spec.dialect is None and spec.module is None:
+def _address_faults(spec: ProviderSpec, path: str, unread: frozenset[str]) -> Iterator[Fault]:
+    if spec.dialect is None and spec.module is None and not unread & {"dialect", "module"}:
         yield Fault(f"{path}.dialect", "required field is missing")
     if spec.base_url is None:
-        if spec.base_url_env is None and not spec.regions:
+        is_elsewhere = spec.base_url_env is not None or spec.regions
+        if not is_elsewhere and not unread & {"base_url", "base_url_env", "regions"}:
             yield Fault(f"{path}.base_url", "required field is missing")
     elif not _is_http_url(spec.base_url):
         yield Fault(f"{path}.base_url", "expected an address that starts with http:// or https://")
     if spec.auth.kind == "header" and not spec.auth.header:
         yield Fault(f"{path}.auth.header", "required field is missing where kind is 'header'")
-    if spec.auth.kind != "none" and not (spec.auth.names or spec.auth.optional or spec.regions):
+    is_free = spec.auth.kind == "none" or spec.auth.names or spec.auth.optional or spec.regions
+    if not is_free and "regions" not in unread:
         yield Fault(f"{path}.auth.env", "the name of an environment variable is missing")
 
 
@@ -146,10 +183,11 @@ def _replacement_faults(model: ModelSpec, known: Mapping[str, ModelSpec], path: 
         step = known.get(step.replacement) if step.replacement is not None else None
 
 
-def _price_faults(prices: Sequence[PriceSpec], path: str) -> Iterator[Fault]:
+def _price_faults(prices: Sequence[PriceSpec], written: Written) -> Iterator[Fault]:
     seen: set[tuple[object, ...]] = set()
-    for index, price in enumerate(prices):
-        where = f"{path}.prices[{index}]"
+    numbers = range(len(prices)) if written.prices is None else written.prices
+    for number, price in zip(numbers, prices, strict=True):
+        where = f"{written.path}.prices[{number}]"
         try:
             parse_usd(price.usd)
         except ValueError as error:
@@ -195,35 +233,3 @@ def _default_faults(spec: ProviderSpec, known: Mapping[str, ModelSpec], path: st
                 yield Fault(f"{path}.{operation}", f"the provider has no model {name!r}")
         elif operation not in model.operations:
             yield Fault(f"{path}.{operation}", f"{name!r} does not offer {operation}")
-
-
-def _alias_faults(
-    alias: str,
-    targets: Sequence[str],
-    specs: Mapping[str, ProviderSpec],
-    aliases: Mapping[str, Sequence[str]],
-) -> Iterator[Fault]:
-    path = f"aliases.{alias}"
-    providers = set(specs) | {name for spec in specs.values() for name in spec.aliases}
-    models = {
-        name for spec in specs.values() for model in spec.models for name in (model.name, *model.aliases)
-    }
-    if "/" in alias and alias.partition("/")[0] in providers:
-        yield Fault(path, "never reached: the part before the slash is the name of a provider")
-    if not targets:
-        yield Fault(f"{path}.targets", "expected at least one target")
-    for index, target in enumerate(targets):
-        where = f"{path}.targets[{index}]"
-        provider, slash, model = target.partition("/")
-        if slash and provider in providers:
-            # A model that is not listed is passed through, so any name will do.
-            if not model:
-                yield Fault(where, "expected a model after the slash")
-        elif target in models:
-            continue
-        elif target in aliases:
-            yield Fault(where, f"{target!r} is an alias itself")
-        elif slash:
-            yield Fault(where, f"there is no provider {provider!r}")
-        else:
-            yield Fault(where, f"there is no model {target!r}; write provider/model")

@@ -14,7 +14,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from llm_gate.catalog.checks import catalog_faults, overlay_faults
+from llm_gate.catalog.checks import alias_faults, catalog_faults, overlay_faults
+from llm_gate.catalog.readable import Readable, Written, readable_part
 from llm_gate.domain.catalog import Catalog, Model, ModelSpec, PriceSpec, ProviderEntry, ProviderSpec
 from llm_gate.domain.errors import Fault, GateFault
 from llm_gate.domain.money import parse_usd
@@ -29,7 +30,7 @@ _ROW_KEYS = frozenset({"model", "since", "above_input_tokens", "source"})
 
 
 class CatalogFaults(GateFault):
-    """The catalog cannot be built. `faults` names everything that is wrong, and where."""
+    """The catalog cannot be used. `faults` names everything that is wrong, and where."""
 
     code = "configuration_error"
 
@@ -48,24 +49,44 @@ def load_catalog(
     Raises:
         CatalogFaults: something is wrong with the operator's part, or with the two combined.
     """
-    shipped = _read_shipped()
-    broken = overlay_faults(overlay, shipped)
-    sound = {name: entry for name, entry in overlay.items() if name not in broken}
-    specs = {
-        name: msgspec.convert(_laid_over(shipped.get(name, {}), sound.get(name, {})), ProviderSpec)
-        for name in [*shipped, *(name for name in sound if name not in shipped)]
-    }
-    # The rest is checked all the same, so that one run names everything; only the aliases must wait, since
-    # their targets may be among the broken ones.
-    faults = [fault for found in broken.values() for fault in found]
-    faults += catalog_faults(specs, _places(specs, sound), {} if broken else aliases)
+    catalog, faults = survey_catalog(overlay, aliases)
     if faults:
         raise CatalogFaults(faults)
-    return Catalog(
+    return catalog
+
+
+def survey_catalog(
+    overlay: Mapping[str, Any],
+    aliases: Mapping[str, Sequence[str]],
+) -> tuple[Catalog, list[Fault]]:
+    """Build the catalog and find its faults, for whoever has more to check.
+
+    With faults, it holds what could be read of the providers, without their models, and is good for checks only.
+    """
+    shipped = _read_shipped()
+    taken = {alias: name for name, entry in shipped.items() for alias in entry.get("aliases", ())}
+    faults = list(overlay_faults(overlay, taken))
+    parts = {
+        name: readable_part(entry, f"providers.{name}")
+        for name, entry in overlay.items()
+        if name not in taken
+    }
+    specs = {
+        name: msgspec.convert(
+            _laid_over(shipped.get(name, {}), parts[name].entry if name in parts else {}), ProviderSpec
+        )
+        for name in [*shipped, *(name for name in parts if name not in shipped)]
+    }
+    faults += catalog_faults(specs, _places(specs, parts), parts)
+    faults += alias_faults(aliases, specs, parts)
+    if faults:
+        specs = {name: msgspec.structs.replace(spec, models=()) for name, spec in specs.items()}
+    catalog = Catalog(
         providers={name: _entry(name, spec) for name, spec in specs.items()},
         provider_aliases={alias: name for name, spec in specs.items() for alias in spec.aliases},
         aliases={alias: tuple(targets) for alias, targets in aliases.items()},
     )
+    return catalog, faults
 
 
 def load_provider(spec: ProviderSpec, dialects: Mapping[str, Provider]) -> Provider:
@@ -148,16 +169,16 @@ def _models_laid_over(
     return list(by_name.values())
 
 
-def _places(specs: Mapping[str, ProviderSpec], overlay: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+def _places(
+    specs: Mapping[str, ProviderSpec], parts: Mapping[str, Readable]
+) -> dict[tuple[str, str], Written]:
     """Say where each model was written: the operator's own entry where there is one, so that it can be found."""
-    places: dict[tuple[str, str], str] = {}
+    places: dict[tuple[str, str], Written] = {}
     for provider, spec in specs.items():
-        written = [model["name"] for model in overlay.get(provider, {}).get("models", ())]
-        for names in ([model.name for model in spec.models], written):
-            places.update(
-                ((provider, name), f"providers.{provider}.models[{index}]")
-                for index, name in enumerate(names)
-            )
+        for index, model in enumerate(spec.models):
+            places[provider, model.name] = Written(path=f"providers.{provider}.models[{index}]")
+        if provider in parts:
+            places.update(((provider, name), place) for name, place in parts[provider].models.items())
     return places
 
 

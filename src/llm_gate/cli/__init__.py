@@ -33,6 +33,7 @@ _COMMANDS = {
     "models": "List models with their prices.",
     "providers": "List providers, and what each one lacks.",
     "check": "Check the configuration.",
+    "schema": "Print the JSON Schema of llm-gate.toml.",
     "version": "Print the version.",
 }
 

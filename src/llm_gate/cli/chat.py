@@ -13,8 +13,9 @@ import click
 import msgspec
 
 from llm_gate.bootstrap import build
-from llm_gate.cli.configuration import configuration_options, json_option, placed_faults, read_settings
+from llm_gate.cli.configuration import configuration_options, json_option, source_of
 from llm_gate.cli.output import emphasised, print_json, write_through
+from llm_gate.configuration import placed_faults
 from llm_gate.domain.access import CallContext, Caller
 from llm_gate.domain.events import TextDelta
 from llm_gate.domain.messages import Conversation, Message, Role, TextPart
@@ -61,7 +62,7 @@ def command(
 ) -> None:
     """Ask a model."""
     question = _question(prompt)
-    settings = read_settings(config, no_env_file)
+    settings = source_of(config, no_env_file).read()
     messages = (*([_message("system", system)] if system else []), _message("user", question))
     request = ChatRequest(
         model=model, conversation=Conversation(lambda: messages), stream=True, include_usage=True

@@ -1,17 +1,13 @@
-"""The options that say where the configuration is, and its loading with every fault placed in the files."""
+"""The options that say where the configuration is."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from llm_gate.bootstrap import load_directory
-from llm_gate.catalog.loader import CatalogFaults
-from llm_gate.engine.resolve import Directory
-from llm_gate.settings import ENV_FILE, Place, Settings, SettingsFaults, load_settings, locate
+from llm_gate.configuration import Source
+from llm_gate.settings import ENV_FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,41 +28,6 @@ def configuration_options(command: F) -> F:
     return config(no_env_file(command))
 
 
-def read_settings(config: Path | None, no_env_file: bool, **flags: Any) -> Settings:
-    """Load the settings as the options say; `flags` override [server] settings.
-
-    Raises:
-        SettingsFaults: something is wrong with them.
-    """
-    env_file = None if no_env_file else ENV_FILE
-    return load_settings(os.environ, config_file=config, env_file=env_file, overrides=flags)
-
-
-def read_directory(settings: Settings) -> Directory:
-    """Load the catalog and find out what can be used.
-
-    Raises:
-        SettingsFaults: something is wrong with providers, models or aliases.
-    """
-    with placed_faults(settings):
-        return load_directory(settings)
-
-
-@contextmanager
-def placed_faults(settings: Settings) -> Iterator[None]:
-    """Say of the catalog's faults where in the files they are.
-
-    Raises:
-        SettingsFaults: the catalog is faulty.
-    """
-    try:
-        yield
-    except CatalogFaults as error:
-        found = [(_place(settings, fault.path), fault.message) for fault in error.faults]
-        raise SettingsFaults(found) from None
-
-
-def _place(settings: Settings, path: str) -> Place:
-    if path.startswith(("providers.", "aliases.")):
-        return locate(settings.config_file, path)
-    return Place(file="environment", key=path)
+def source_of(config: Path | None, no_env_file: bool, **flags: Any) -> Source:
+    """Return where the options say the configuration is; `flags` override [server] settings."""
+    return Source(config_file=config, env_file=None if no_env_file else ENV_FILE, overrides=flags)

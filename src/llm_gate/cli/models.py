@@ -8,8 +8,9 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from llm_gate.cli.configuration import configuration_options, json_option, read_directory, read_settings
+from llm_gate.cli.configuration import configuration_options, json_option, source_of
 from llm_gate.cli.output import print_json, print_table
+from llm_gate.configuration import read_directory
 from llm_gate.domain.catalog import Model
 from llm_gate.domain.money import format_usd, round_half_even, usd_decimal
 from llm_gate.domain.pricing import Unit, price_for
@@ -48,7 +49,7 @@ def command(
     *, provider: str | None, everything: bool, config: Path | None, no_env_file: bool, as_json: bool
 ) -> None:
     """List the models."""
-    directory = read_directory(read_settings(config, no_env_file))
+    directory = read_directory(source_of(config, no_env_file).read())
     only = None if provider is None else _canonical(directory, provider)
     if only is not None and not everything and not directory.is_enabled(only):
         click.echo(

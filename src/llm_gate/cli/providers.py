@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from llm_gate.cli.configuration import configuration_options, json_option, read_directory, read_settings
+from llm_gate.cli.configuration import configuration_options, json_option, source_of
 from llm_gate.cli.output import print_json, print_table
+from llm_gate.configuration import read_directory
 
 HELP = """List every provider the gateway knows: whether it can be used now, and if not, what is missing.
 
@@ -24,7 +25,7 @@ Examples:
 @json_option
 def command(config: Path | None, no_env_file: bool, as_json: bool) -> None:
     """List the providers."""
-    directory = read_directory(read_settings(config, no_env_file))
+    directory = read_directory(source_of(config, no_env_file).read())
     entries = sorted(
         directory.catalog.providers.values(),
         key=lambda entry: (not directory.is_enabled(entry.name), entry.name),

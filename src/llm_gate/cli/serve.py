@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from llm_gate.cli.configuration import configuration_options, read_directory, read_settings
+from llm_gate.cli.configuration import configuration_options, source_of
+from llm_gate.configuration import read_directory
 from llm_gate.http.server import run_server
 
 HELP = """Run the gateway until it is told to stop.
@@ -51,11 +52,12 @@ def command(
     no_env_file: bool,
 ) -> None:
     """Run the gateway."""
-    settings = read_settings(config, no_env_file, host=host, port=port, data_dir=data_dir, workers=workers)
+    source = source_of(config, no_env_file, host=host, port=port, data_dir=data_dir, workers=workers)
+    settings = source.read()
     # A faulty catalog is told here, with its lines, before any process is started.
     read_directory(settings)
     try:
-        code = run_server(settings)
+        code = run_server(settings, source)
     except KeyboardInterrupt:
         # The server has already closed in good order; it raises the signal again for whoever started it.
         code = 0

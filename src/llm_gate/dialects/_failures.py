@@ -3,7 +3,7 @@
 Each dialect reads its vendor's error body into a VendorFailure; the rules that follow are shared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from llm_gate.domain.errors import (
     ProviderUnavailable,
     excerpt,
 )
+from llm_gate.domain.events import ChatEvent
 from llm_gate.domain.provider import HttpReply, Target
 
 # Vendor codes whose meaning does not follow from the status alone.
@@ -109,14 +110,21 @@ def _redacted(text: str, target: Target) -> str:
     return text if secret is None else secret.redact(text)
 
 
-def bad_response(target: Target, what: str, *, status: int | None = None) -> BadProviderResponse:
-    """Make the error for an answer that breaks its contract; `what` completes "the answer …"."""
-    return BadProviderResponse(
+def bad_response(
+    target: Target, what: str, *, status: int | None = None, preceding: Sequence[ChatEvent] = ()
+) -> BadProviderResponse:
+    """Make the error for an answer that breaks its contract; `what` completes "the answer …".
+
+    `preceding` are the events of a stream that were complete before.
+    """
+    error = BadProviderResponse(
         f"the answer of provider {target.provider!r} {what}",
         provider=target.provider,
         model=target.wire_model,
         status=status,
     )
+    error.preceding = tuple(preceding)
+    return error
 
 
 def _classify(failure: VendorFailure) -> type[ProviderError]:

@@ -41,6 +41,7 @@ def given(request: ChatRequest) -> list[str]:
         "seed": request.seed,
         "parallel_tool_calls": request.parallel_tool_calls,
         "reasoning_effort": request.reasoning_effort,
+        "thinking": request.thinking_budget_tokens,
         "user": request.user,
         "service_tier": request.service_tier,
         "tool_choice": request.tool_choice,

@@ -11,15 +11,17 @@ from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects.anthropic_requests import write_request
 from llm_gate.dialects.anthropic_stream import AnthropicStream
 from llm_gate.dialects.anthropic_wire import (
+    DIALECT,
     UNREADABLE,
     finish_reason,
+    is_own,
     read_failure,
     read_usage,
 )
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.messages import Part, TextPart, ThinkingPart, ToolCallPart
 from llm_gate.domain.provider import ChatStream, Encoded, HttpReply, Provider, Target
-from llm_gate.domain.requests import ChatRequest
+from llm_gate.domain.requests import ChatRequest, Wire
 from llm_gate.domain.results import ChatResult, Choice
 
 _Name = Annotated[str, Meta(min_length=1)]
@@ -66,6 +68,7 @@ class _Answer(Struct, frozen=True):
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _kind_decoder = msgspec.json.Decoder(_BlockKind)
 _text_decoder = msgspec.json.Decoder(_Text)
 _tool_use_decoder = msgspec.json.Decoder(_ToolUse)
@@ -80,19 +83,23 @@ class AnthropicChat:
         """Build the request."""
         return write_request(request, target)
 
-    def decode(self, reply: HttpReply, request: ChatRequest, target: Target) -> ChatResult:  # noqa: ARG002
-        """Read a successful reply."""
+    def decode(self, reply: HttpReply, request: ChatRequest, target: Target) -> ChatResult:
+        """Read a successful reply; for a caller of this dialect with every field of the vendor's."""
         try:
-            return _read_answer(_answer_decoder.decode(reply.body))
+            result = _read_answer(_answer_decoder.decode(reply.body))
+            if not is_own(request):
+                return result
+            wire = Wire(dialect=DIALECT, fields=_fields_decoder.decode(reply.body))
+            return msgspec.structs.replace(result, wire=wire)
         except UNREADABLE:
             failure = read_failure(reply.body)
         if failure is not None:
             raise typed_error(failure, target)
         raise bad_response(target, "is no message of the Messages format", status=reply.status)
 
-    def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:  # noqa: ARG002
-        """Return a decoder for one streamed answer."""
-        return AnthropicStream(target)
+    def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:
+        """Return a decoder for one streamed answer; verbatim for a caller of this dialect."""
+        return AnthropicStream(target, verbatim=is_own(request))
 
 
 def decode_error(reply: HttpReply, target: Target) -> ProviderError:
@@ -159,4 +166,4 @@ def _notices(answer: _Answer, citations: Sequence[Raw], left_out: Sequence[Raw])
     return notices
 
 
-provider = Provider(dialect="anthropic", chat=AnthropicChat(), decode_error=decode_error)
+provider = Provider(dialect=DIALECT, chat=AnthropicChat(), decode_error=decode_error)

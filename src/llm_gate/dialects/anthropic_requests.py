@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from llm_gate.dialects._fields import carry_over
 from llm_gate.dialects._json import is_given
+from llm_gate.dialects.anthropic_wire import is_own
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.messages import (
     MediaPart,
@@ -36,9 +37,12 @@ SUPPORTED = frozenset(
         "parallel_tool_calls",
         "response_format",
         "reasoning_effort",
+        "thinking",
         "user",
     }
 )
+# What changes the meaning of the answer, under this format's own names.
+_MEANINGFUL = frozenset({"messages", "system", "tools", "tool_choice", "stop_sequences", "output_config"})
 _HEADERS: Mapping[str, str] = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
 _DEFAULT_MAX_TOKENS = 4096
 _LARGEST_DEFAULT_MAX_TOKENS = 8192
@@ -52,11 +56,49 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def write_request(request: ChatRequest, target: Target) -> Encoded:
-    """Build the request.
+    """Build the request; a body that came in this format goes out as it came.
 
     Raises:
-        InvalidRequest: it asks for something this format cannot say.
+        InvalidRequest: it asks for something this format cannot say, or this provider does not take.
     """
+    if request.wire is not None and is_own(request):
+        body, dropped = _pass_on(request.wire.fields, target)
+        headers = {**_HEADERS, **request.wire.headers}
+    else:
+        body, dropped = _translate(request, target)
+        headers = dict(_HEADERS)
+    return Encoded(
+        request=HttpRequest(
+            method="POST",
+            url=f"{target.deployment.base_url}/v1/messages",
+            body=msgspec.json.encode(body),
+            headers=headers,
+        ),
+        dropped=dropped,
+    )
+
+
+def _pass_on(fields: Mapping[str, Raw], target: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
+    spec = target.deployment.spec
+    body: dict[str, Any] = {**fields, "model": target.wire_model}
+    dropped = tuple(name for name in spec.drop if name in body and is_given(body[name]))
+    for name in dropped:
+        if name in _MEANINGFUL:
+            raise InvalidRequest(
+                f"{name}: provider {target.provider!r} does not take it",
+                param=name,
+                code="unsupported_parameter",
+            )
+    for name in spec.drop:
+        body.pop(name, None)
+    for old, new in spec.rename.items():
+        if old in body:
+            value = body.pop(old)
+            body.setdefault(new, value)
+    return body, dropped
+
+
+def _translate(request: ChatRequest, target: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
     dropped = carry_over(request, _expressible(request), target.provider)
     conversation = _Conversation()
     for index, message in enumerate(request.conversation.messages):
@@ -79,15 +121,7 @@ def write_request(request: ChatRequest, target: Target) -> Encoded:
         body["output_config"] = output
     if request.stream:
         body["stream"] = True
-    return Encoded(
-        request=HttpRequest(
-            method="POST",
-            url=f"{target.deployment.base_url}/v1/messages",
-            body=msgspec.json.encode(body),
-            headers=_HEADERS,
-        ),
-        dropped=(*dropped, *conversation.dropped),
-    )
+    return body, (*dropped, *conversation.dropped)
 
 
 def _expressible(request: ChatRequest) -> frozenset[str]:
@@ -126,6 +160,10 @@ def _parameters(request: ChatRequest) -> dict[str, Any]:
         if not all(text.strip() for text in request.stop):
             raise _cannot("stop", "a stop sequence of white space only")
         written["stop_sequences"] = request.stop
+    budget_tokens = request.thinking_budget_tokens
+    if budget_tokens is not None:
+        enabled = {"type": "enabled", "budget_tokens": budget_tokens}
+        written["thinking"] = enabled if budget_tokens else {"type": "disabled"}
     if request.user is not None:
         written["metadata"] = {"user_id": request.user}
     return written

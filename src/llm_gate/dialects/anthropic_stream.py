@@ -30,6 +30,8 @@ from llm_gate.domain.events import (
     ThinkingDelta,
     ToolCallDelta,
     UsageReported,
+    Verbatim,
+    VerbatimUsage,
 )
 from llm_gate.domain.provider import Target
 
@@ -102,10 +104,15 @@ class _OpenCall:
 
 
 class AnthropicStream:
-    """Reads one streamed answer."""
+    """Reads one streamed answer.
 
-    def __init__(self, target: Target) -> None:
+    With `verbatim`, wire events are checked but pass as they are; only what carries usage or the end is handed out
+    as typed events.
+    """
+
+    def __init__(self, target: Target, *, verbatim: bool = False) -> None:
         self._target = target
+        self._verbatim = verbatim
         self._sse = SseParser()
         self._started = False
         self._finished = False
@@ -126,7 +133,7 @@ class AnthropicStream:
         events = self._read(self._sse.flush())
         if not self._ended:
             what = "ended before message_stop" if self._started else "is not an event stream"
-            raise bad_response(self._target, what)
+            raise bad_response(self._target, what, preceding=events)
         return events
 
     def _read(self, wire_events: list[SseEvent]) -> list[ChatEvent]:
@@ -139,9 +146,21 @@ class AnthropicStream:
             event = _event_decoder.decode(wire_event.data)
             if self._is_failure(wire_event, event):
                 raise self._failure(wire_event.data)
-            return self._translate(event)
+            events = self._translate(event)
         except UNREADABLE:
             raise self._failure(wire_event.data) from None
+        return self._pass_on(wire_event, event, events) if self._verbatim else events
+
+    def _pass_on(self, wire_event: SseEvent, event: _Event, events: list[ChatEvent]) -> list[ChatEvent]:
+        """Return a wire event as it came, and beside it the usage or the end that it stands for."""
+        if self._ended or not self._started:
+            return events
+        reports = [each for each in events if isinstance(each, UsageReported)]
+        if event.type == "message_delta" and reports:
+            return [VerbatimUsage(payload=wire_event.data, usage=reports[-1].usage)]
+        # The official clients skip events whose type stands in the data only.
+        name = b"" if wire_event.event else b"event: " + event.type.encode() + b"\n"
+        return [*reports, Verbatim(data=name + wire_event.raw, has_content=event.type != "ping")]
 
     @staticmethod
     def _is_failure(wire_event: SseEvent, event: _Event) -> bool:

@@ -8,9 +8,11 @@ from msgspec import Meta, Raw, Struct
 
 from llm_gate.dialects._failures import VendorFailure
 from llm_gate.dialects._json import is_given
+from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.results import FinishReason
 from llm_gate.domain.usage import Usage
 
+DIALECT = "anthropic"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading a stranger's JSON may raise."""
 
@@ -50,6 +52,11 @@ _CODE_BY_MESSAGE: tuple[tuple[str, str], ...] = (
 )
 
 Count = Annotated[int, Meta(ge=0)]
+
+
+def is_own(request: ChatRequest) -> bool:
+    """Tell whether a request came in this dialect, so that it may leave as it came."""
+    return request.wire is not None and request.wire.dialect == DIALECT
 
 
 class _OutputDetails(Struct, frozen=True):

@@ -69,7 +69,7 @@ def encode_chat(request: ChatRequest, target: Target) -> Encoded:
     settings = _settings(request, supported)
     if request.response_format is not None:
         settings |= _format(request.response_format)
-    if thinking is not None and "reasoning_effort" in supported:
+    if thinking is not None and supported & {"reasoning_effort", "thinking"}:
         settings["thinkingConfig"] = thinking
     if settings:
         body["generationConfig"] = settings
@@ -103,7 +103,7 @@ def model_url(target: Target, method: str) -> str:
 def _supported(request: ChatRequest, *, has_thinking: bool) -> AbstractSet[str]:
     supported = set(_SUPPORTED)
     if has_thinking:
-        supported.add("reasoning_effort")
+        supported |= {"reasoning_effort", "thinking"}
     # The vendor's seed has 32 bits; a larger one would turn a hint into a refusal.
     if request.seed is not None and -_SEED_LIMIT <= request.seed < _SEED_LIMIT:
         supported.add("seed")
@@ -161,8 +161,18 @@ def _tool_config(choice: ToolChoice, tools: tuple[Tool, ...]) -> dict[str, Any] 
 
 
 def _thinking(request: ChatRequest, model: str) -> dict[str, Any] | None:
-    """Return the setting that stands for an effort; None where the model's family does not tell which."""
+    """Return the setting that stands for an effort or a budget; None where the family does not tell which."""
     effort, family = request.reasoning_effort, model_family(model)
+    budget_tokens = request.thinking_budget_tokens
+    if effort is None and budget_tokens is not None and family is not None and family >= _FIRST_WITH_LEVELS:
+        effort = _effort_of(budget_tokens)
+    if (
+        family == _WITH_BUDGETS
+        and budget_tokens is not None
+        and "-image" not in model
+        and "-tts" not in model
+    ):
+        return _budget(budget_tokens, model)
     if effort is None or family is None or "-image" in model or "-tts" in model:
         return None
     if family >= _FIRST_WITH_LEVELS:
@@ -173,3 +183,17 @@ def _thinking(request: ChatRequest, model: str) -> dict[str, Any] | None:
         # The large model of the family cannot stop thinking: https://ai.google.dev/gemini-api/docs/thinking
         return None if "-pro" in model else {"thinkingBudget": 0}
     return {"thinkingBudget": _BUDGETS[effort]} if effort in _BUDGETS else None
+
+
+def _effort_of(budget_tokens: int) -> str | None:
+    """Return the effort a budget comes nearest to by the vendor's table; None for no thinking at all."""
+    if not budget_tokens:
+        return None
+    return next((word for word in ("low", "medium") if budget_tokens <= _BUDGETS[word]), "high")
+
+
+def _budget(budget_tokens: int, model: str) -> dict[str, Any] | None:
+    """Return a budget as the family takes it; a caller who sets one expects to see the thoughts."""
+    if not budget_tokens:
+        return None if "-pro" in model else {"thinkingBudget": 0}
+    return {"thinkingBudget": min(budget_tokens, _BUDGETS["high"]), "includeThoughts": True}

@@ -158,7 +158,7 @@ class GeminiChatStream:
         if not self._started:
             raise bad_response(self._target, "is not an event stream")
         if not finished or len(finished) != len(self._finish):
-            raise bad_response(self._target, "ended before its finish reason")
+            raise bad_response(self._target, "ended before its finish reason", preceding=events)
         events += finished
         if self._usage is not None and self._usage != self._reported:
             events.append(UsageReported(usage=self._usage))

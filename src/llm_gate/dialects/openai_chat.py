@@ -205,7 +205,8 @@ class OpenAIChat:
 
 def _with_usage(request: ChatRequest) -> dict[str, Any]:
     """Ask for the usage, whatever the caller wants to see, and keep the caller's other options."""
-    raw = request.wire.fields.get("stream_options") if request.wire is not None else None
+    is_own = request.wire is not None and request.wire.dialect == DIALECT
+    raw = request.wire.fields.get("stream_options") if request.wire is not None and is_own else None
     options: dict[str, Any] = _options_decoder.decode(raw) if raw is not None and is_given(raw) else {}
     return {**options, "include_usage": True}
 

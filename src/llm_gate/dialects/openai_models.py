@@ -67,8 +67,14 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
 def list_models(catalog: Catalog, is_enabled: Callable[[str], bool], on: date) -> list[ModelObject]:
     """List the models of all enabled providers that are not retired on a day."""
+    usable = usable_models(catalog, is_enabled, on)
+    return [model_object(f"{model.provider}/{model.name}", model, on) for model in usable]
+
+
+def usable_models(catalog: Catalog, is_enabled: Callable[[str], bool], on: date) -> list[Model]:
+    """Return the models of all enabled providers that are not retired on a day."""
     return [
-        model_object(f"{entry.name}/{model.name}", model, on)
+        model
         for entry in catalog.providers.values()
         if is_enabled(entry.name)
         for model in _each_once(entry.models.values())

@@ -32,6 +32,7 @@ _FINISH: dict[str, FinishReason] = {
 _decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _choices_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
+_any_decoder = msgspec.json.Decoder(dict[str, Any])
 _message_decoder = msgspec.json.Decoder(ReplyMessage)
 _IRREGULAR = re.compile(rb'"content"\s*:\s*\[')
 
@@ -48,8 +49,8 @@ def decode_result(reply: HttpReply, target: Target) -> ChatResult:
         ProviderError: the body is no completion, or an error in spite of the status.
     """
     try:
-        completion = _decoder.decode(reply.body)
-        fields = _fields_decoder.decode(reply.body)
+        completion, body = read_completion(reply.body)
+        fields = _fields_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise bad_response(target, "is not a chat completion", status=reply.status) from None
     if is_given(completion.error):
@@ -64,6 +65,42 @@ def decode_result(reply: HttpReply, target: Target) -> ChatResult:
         created_s=None if completion.created is None else int(completion.created),
         wire=Wire(dialect="openai", fields=fields),
     )
+
+
+def read_completion(data: bytes) -> tuple[Completion, bytes]:
+    """Decode an answer or a chunk; the bytes come back with it, mended where a server is known to stray.
+
+    Raises:
+        msgspec.DecodeError: it is neither.
+    """
+    try:
+        return _decoder.decode(data), data
+    except msgspec.ValidationError:
+        if b'"tool_calls"' not in data:
+            raise
+        mended = _mend_calls(data)
+        return _decoder.decode(mended), mended
+
+
+def _mend_calls(data: bytes) -> bytes:
+    """Write arguments that came as an object as the text they should be, and a lone call as a list of one.
+
+    https://github.com/huggingface/text-generation-inference answered so for long.
+    """
+    document: dict[str, Any] = _any_decoder.decode(data)
+    for choice in _objects(document.get("choices")):
+        for message in _objects([choice.get("message"), choice.get("delta")]):
+            if isinstance(message.get("tool_calls"), dict):
+                message["tool_calls"] = [message["tool_calls"]]
+            for call in _objects(message.get("tool_calls")):
+                for function in _objects([call.get("function")]):
+                    if isinstance(function.get("arguments"), dict):
+                        function["arguments"] = msgspec.json.encode(function["arguments"]).decode()
+    return msgspec.json.encode(document)
+
+
+def _objects(items: Any) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _choice(choice: ReplyChoice, target: Target) -> Choice:

@@ -11,7 +11,13 @@ from llm_gate.dialects._failures import bad_response
 from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
 from llm_gate.dialects.openai_errors import encode_error, error_in_success
-from llm_gate.dialects.openai_results import content_text, finish_reason, plain_choices, reasoning_text
+from llm_gate.dialects.openai_results import (
+    content_text,
+    finish_reason,
+    plain_choices,
+    read_completion,
+    reasoning_text,
+)
 from llm_gate.dialects.openai_usage import add_cost, read_usage, write_usage
 from llm_gate.dialects.openai_wire import Completion, ReplyMessage, ToolCall
 from llm_gate.domain.errors import ProviderError
@@ -34,7 +40,6 @@ from llm_gate.domain.usage import Usage
 _DONE = b"[DONE]"
 _NULL = b"null"
 _COMPLAINT = frozenset({"detail", "details", "message"})
-_decoder = msgspec.json.Decoder(Completion)
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _calls_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
 
@@ -80,7 +85,7 @@ class OpenAIChatStream:
         if self._target.deployment.spec.finish_is_end and self._finished and not self._open_choices:
             return [*events, *self._end()]
         what = "ended before it was complete" if self._started else "is not an event stream"
-        raise bad_response(self._target, what)
+        raise bad_response(self._target, what, preceding=events)
 
     def _read(self, wire_events: list[SseEvent]) -> list[ChatEvent]:
         events: list[ChatEvent] = []
@@ -106,15 +111,15 @@ class OpenAIChatStream:
                 events += self._end()
                 break
             already_finished = frozenset(self._finished)
-            chunk = self._chunk(wire_event)
-            usage = read_usage(chunk.usage) or _usage_aside(wire_event.data)
+            chunk, data = self._chunk(wire_event)
+            usage = read_usage(chunk.usage) or _usage_aside(data)
             if not self._verbatim:
                 events += self._translate(chunk, usage, already_finished)
             elif usage is not None:
                 self._flush(passing, events)
-                events.append(VerbatimUsage(payload=self._plain(wire_event.data, chunk), usage=usage))
-            elif _is_irregular(chunk):
-                passing.append(b"data: " + self._plain(wire_event.data, chunk) + b"\n\n")
+                events.append(VerbatimUsage(payload=self._plain(data, chunk), usage=usage))
+            elif data is not wire_event.data or _is_irregular(chunk):
+                passing.append(b"data: " + self._plain(data, chunk) + b"\n\n")
             else:
                 passing.append(wire_event.raw)
 
@@ -133,9 +138,10 @@ class OpenAIChatStream:
             events.append(Verbatim(data=b"".join(passing)))
             passing.clear()
 
-    def _chunk(self, wire_event: SseEvent) -> Completion:
+    def _chunk(self, wire_event: SseEvent) -> tuple[Completion, bytes]:
+        """Read one event; its data comes back with it, mended where need be."""
         try:
-            chunk = _decoder.decode(wire_event.data)
+            chunk, data = read_completion(wire_event.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise bad_response(self._target, "holds an event that is no chat completion chunk") from None
         if is_given(chunk.error):
@@ -153,7 +159,7 @@ class OpenAIChatStream:
                 self._open_choices.discard(choice.index)
             elif choice.index not in self._finished:
                 self._open_choices.add(choice.index)
-        return chunk
+        return chunk, data
 
     def _translate(
         self, chunk: Completion, usage: Usage | None, already_finished: AbstractSet[int]
@@ -181,7 +187,11 @@ class OpenAIChatStream:
             events.append(TextDelta(text=text, index=index))
         if delta.refusal:
             events.append(TextDelta(text=delta.refusal, refusal=True, index=index))
-        for position, call in enumerate(delta.tool_calls or ()):
+        calls = delta.tool_calls or ()
+        if delta.function_call is not None:
+            # The form before tools: one call, without id.
+            calls = [ToolCall(index=0, function=delta.function_call)]
+        for position, call in enumerate(calls):
             if call.function is None:
                 continue
             number, is_new = self._number(call, index, position)

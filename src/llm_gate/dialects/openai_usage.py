@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from llm_gate.dialects._json import is_given
 from llm_gate.dialects.openai_wire import CompletionDetails, PromptDetails, UsageBody
-from llm_gate.domain.money import usd_decimal
+from llm_gate.domain.money import format_usd
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.usage import Usage
 
@@ -86,4 +86,4 @@ def add_cost(raw: Raw | bytes, cost: Cost | None) -> dict[str, Any]:
 
 def cost_number(cost: Cost | None) -> Raw | None:
     """Return a cost in dollars as an exact JSON number."""
-    return None if cost is None else Raw(format(usd_decimal(cost.nanos), "f").encode())
+    return None if cost is None else Raw(format_usd(cost.nanos).encode())

@@ -8,7 +8,7 @@ GateError                       code, message, details
 │   ├── ProviderUnavailable  ProviderTimeout            another try may work
 │   ├── ProviderRateLimited  ProviderQuotaExhausted     time or another provider helps
 │   ├── ProviderAuthFailed  ProviderModelGone           our side is wrong: another provider helps
-│   ├── BadProviderResponse                             the answer cannot be trusted
+│   ├── BadProviderResponse (AnswerNotInForm)           the answer cannot be trusted
 │   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
 ├── AllAttemptsFailed           every ProviderError in order
 └── GateFault                   ours: storage, configuration
@@ -220,6 +220,12 @@ class BadProviderResponse(ProviderError):
     """The provider's answer is not what its contract says: HTML, nothing, a cut stream, a bad shape."""
 
     code = "bad_provider_response"
+
+
+class AnswerNotInForm(BadProviderResponse):
+    """The answer does not fit the JSON Schema it was asked for, also after it was asked for again."""
+
+    code = "structured_output_invalid"
 
 
 class ProviderRejected(ProviderError):

@@ -26,14 +26,24 @@ def round_half_even(amount: Fraction) -> int:
     return round(amount)
 
 
+def share_half_even(amount: Fraction, quantity: int, per: int) -> int:
+    """Return `amount * quantity / per` in whole nano-dollars, ties to the even neighbour.
+
+    It stays in integers: making the fractions between would take most of the time of pricing a call.
+    """
+    divisor = amount.denominator * per
+    whole, rest = divmod(amount.numerator * quantity, divisor)
+    return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
+
+
 def usd_decimal(nanos: int) -> Decimal:
     """Return nano-dollars as dollars, exactly, without trailing zeros or an exponent."""
-    whole, rest = divmod(abs(nanos), NANOS_PER_USD)
-    digits = f"{rest:09d}".rstrip("0")
-    sign = "-" if nanos < 0 else ""
-    return Decimal(f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}")
+    return Decimal(format_usd(nanos))
 
 
 def format_usd(nanos: int) -> str:
-    """Write nano-dollars as a plain decimal number of dollars."""
-    return format(usd_decimal(nanos), "f")
+    """Write nano-dollars as a plain decimal number of dollars, exactly, without trailing zeros."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_USD)
+    digits = f"{rest:09d}".rstrip("0")
+    sign = "-" if nanos < 0 else ""
+    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"

@@ -40,3 +40,17 @@ class Transport(Protocol):
         self, request: HttpRequest, deployment: Deployment
     ) -> AbstractAsyncContextManager[StreamReply]:
         """Send a request and hand out the answer as it arrives; leaving the context closes it."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class SchemaCheck(Protocol):
+    """Checks values against JSON Schemas."""
+
+    def __call__(self, schema: bytes, value: object) -> list[str]:
+        """Return what is wrong with a value; empty when it fits.
+
+        Raises:
+            InvalidRequest: the schema itself cannot be used.
+        """

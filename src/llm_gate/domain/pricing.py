@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llm_gate.domain.money import round_half_even
+from llm_gate.domain.money import share_half_even
 from llm_gate.domain.usage import Usage
 
 Unit = Literal[
@@ -125,5 +125,15 @@ def cost_of(prices: Iterable[Price], usage: Usage | None, on: date) -> Cost | No
     return Cost(lines=tuple(lines))
 
 
+def total_cost(costs: Iterable[Cost | None]) -> Cost | None:
+    """Add costs up; unknown when any of them is."""
+    lines: list[CostLine] = []
+    for cost in costs:
+        if cost is None:
+            return None
+        lines += cost.lines
+    return Cost(lines=tuple(lines))
+
+
 def _line(price: Price, quantity: int) -> CostLine:
-    return CostLine(price=price, quantity=quantity, nanos=round_half_even(price.nanos * quantity / price.per))
+    return CostLine(price=price, quantity=quantity, nanos=share_half_even(price.nanos, quantity, price.per))

@@ -10,10 +10,14 @@ from llm_gate.domain.messages import Conversation, ResponseFormat, Tool, ToolCho
 
 
 class Wire(Struct, frozen=True, kw_only=True):
-    """The top-level fields of a body as they came, for a target that speaks the same dialect."""
+    """The top-level fields of a body as they came, for a target that speaks the same dialect.
+
+    `headers` are the inbound headers that belong to the dialect and may travel on with the body.
+    """
 
     dialect: str
     fields: Mapping[str, Raw]
+    headers: Mapping[str, str] = {}
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
@@ -22,6 +26,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     `extra` holds inbound fields without a neutral counterpart, under their wire names; they travel on only
     to a target of the same dialect (`wire.dialect`). `binding` names what changes the answer's meaning and has
     no neutral form, so that another dialect must refuse it. `needs` lists the abilities the target must have.
+    `thinking_budget_tokens` bounds the reasoning; 0 asks for none.
+    `repairs` says how often an answer that does not fit its JSON Schema is asked for again.
     """
 
     model: str
@@ -43,6 +49,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
+    thinking_budget_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     modalities: tuple[str, ...] = ()
@@ -50,6 +57,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     extra: Mapping[str, Raw] = {}
     binding: tuple[str, ...] = ()
+    repairs: int = 0
     wire: Wire | None = None
 
 

@@ -1,5 +1,6 @@
 """What one call consumed. Parents include their children; an unknown usage is None, never zeros."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -25,3 +26,22 @@ class Usage(Struct, frozen=True, kw_only=True):
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+def total_usage(usages: Iterable[Usage | None]) -> Usage | None:
+    """Add usages up; unknown when any of them is, estimated when any of them is."""
+    known: list[Usage] = []
+    for usage in usages:
+        if usage is None:
+            return None
+        known.append(usage)
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in known),
+        cached_input_tokens=sum(usage.cached_input_tokens for usage in known),
+        cache_write_tokens=sum(usage.cache_write_tokens for usage in known),
+        audio_input_tokens=sum(usage.audio_input_tokens for usage in known),
+        output_tokens=sum(usage.output_tokens for usage in known),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
+        audio_output_tokens=sum(usage.audio_output_tokens for usage in known),
+        source="estimated" if any(usage.source == "estimated" for usage in known) else "measured",
+    )

@@ -12,15 +12,18 @@ from msgspec import Struct, structs
 from llm_gate.domain.access import CallContext
 from llm_gate.domain.catalog import Operation
 from llm_gate.domain.errors import GateError, InvalidRequest, LoopDetected, ProviderTimeout
-from llm_gate.domain.ports import Transport
-from llm_gate.domain.pricing import Cost, cost_of
+from llm_gate.domain.ports import SchemaCheck
+from llm_gate.domain.pricing import Cost, cost_of, total_cost
 from llm_gate.domain.provider import ChatCodec, EmbeddingCodec, Encoded, HttpReply, HttpRequest, Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, total_usage
 from llm_gate.engine.attempts import try_each
+from llm_gate.engine.deadline import Deadline
 from llm_gate.engine.resolve import Directory
 from llm_gate.engine.stream import ChatAnswerStream, Silence
+from llm_gate.engine.structured import ask_in_form, is_structured
+from llm_gate.engine.working import Working
 
 HOP_HEADER = "x-llm-gate-hop"
 """Carries the gateways a request came through, so that a loop is noticed."""
@@ -31,129 +34,152 @@ _LOOP_STATUS = 508
 T = TypeVar("T")
 
 
-class Deadlines(Struct, frozen=True, kw_only=True):
-    """How long things may take, in seconds.
-
-    `headers_s` bounds a stream's head, and then its first event; `idle_s` runs between its content events,
-    `total_s` over a unary call and `stream_total_s` over a stream.
-    """
-
-    headers_s: float = 300.0
-    idle_s: float = 300.0
-    total_s: float = 600.0
-    stream_total_s: float = 14_400.0
-
-
 class Answer(Struct, Generic[T], frozen=True, kw_only=True):
-    """A complete answer and how it came about. `upstream_s` is the time spent waiting for providers."""
+    """A complete answer and how it came about.
+
+    `usage` and `cost` are of all calls it took; `upstream_s` is the time spent waiting for providers.
+    """
 
     result: T
     target: Target
+    usage: Usage | None
     cost: Cost | None
     attempts: int
     dropped: tuple[str, ...]
     upstream_s: float
 
 
-class Gate:
-    """The use-cases. `instance_id` names this gateway in the hop header."""
+class Attempted(Struct, Generic[T], frozen=True, kw_only=True):
+    """What one target gave: the result, and the usage of every call it took to get it."""
 
-    def __init__(
-        self, *, directory: Directory, transport: Transport, deadlines: Deadlines, instance_id: str
-    ) -> None:
-        self.directory = directory
-        self._transport = transport
-        self._deadlines = deadlines
+    result: T
+    usages: tuple[Usage | None, ...]
+    dropped: tuple[str, ...]
+
+
+class Gate:
+    """The use-cases. `instance_id` names this gateway in the hop header; `check` validates structured answers."""
+
+    def __init__(self, *, working: Working, instance_id: str, check: SchemaCheck) -> None:
         self.instance_id = instance_id
+        self._working = working
+        self._check = check
+
+    @property
+    def directory(self) -> Directory:
+        """What can be named and reached now."""
+        return self._working.directory
+
+    def replace(self, working: Working) -> None:
+        """Serve from another state of the configuration; calls under way keep the one they began with."""
+        old, self._working = self._working, working
+        old.retire()
+
+    async def close(self) -> None:
+        """Close every connection to providers."""
+        await self._working.close()
 
     async def chat(self, request: ChatRequest, context: CallContext) -> Answer[ChatResult]:
         """Answer a chat request completely."""
+        working = self._working.enter()
+        try:
+            targets = _resolve(working, request.model, "chat", context)
+            _check_size(request, targets)
 
-        async def attempt(target: Target) -> tuple[ChatResult, Encoded]:
-            codec = _chat_codec(target)
-            encoded = codec.encode(request, target)
-            reply = await self._send(encoded, target, context)
-            return codec.decode(reply, request, target), encoded
+            async def attempt(target: Target) -> Attempted[ChatResult]:
+                return await self._chat_once(working, request, target, context)
 
-        targets = self._resolve(request.model, "chat", context)
-        _check_size(request, targets)
-        return await self._answer(targets, attempt, context, lambda result: result.usage)
+            return await _answer(working, targets, attempt, context)
+        finally:
+            working.leave()
+
+    async def _chat_once(
+        self, working: Working, request: ChatRequest, target: Target, context: CallContext
+    ) -> Attempted[ChatResult]:
+        codec = _chat_codec(target)
+        dropped: tuple[str, ...] = ()
+
+        async def ask(asked: ChatRequest) -> ChatResult:
+            nonlocal dropped
+            encoded = codec.encode(asked, target)
+            dropped = encoded.dropped
+            reply = await self._send(working, encoded, target, context)
+            return codec.decode(reply, asked, target)
+
+        if not is_structured(request):
+            result = await ask(request)
+            return Attempted(result=result, usages=(result.usage,), dropped=dropped)
+        checked = await ask_in_form(request, target, ask, self._check)
+        if not checked.rejected:
+            return Attempted(result=checked.result, usages=(checked.result.usage,), dropped=dropped)
+        usages = tuple(each.usage for each in (*checked.rejected, checked.result))
+        # What the vendor said of the last try alone no longer tells what was consumed.
+        result = structs.replace(checked.result, usage=total_usage(usages), wire=None)
+        return Attempted(result=result, usages=usages, dropped=dropped)
 
     async def embed(self, request: EmbeddingRequest, context: CallContext) -> Answer[EmbeddingResult]:
         """Turn texts into vectors."""
+        working = self._working.enter()
+        try:
+            targets = _resolve(working, request.model, "embedding", context)
 
-        async def attempt(target: Target) -> tuple[EmbeddingResult, Encoded]:
-            codec = _embedding_codec(target)
-            encoded = codec.encode(request, target)
-            reply = await self._send(encoded, target, context)
-            return codec.decode(reply, request, target), encoded
+            async def attempt(target: Target) -> Attempted[EmbeddingResult]:
+                codec = _embedding_codec(target)
+                encoded = codec.encode(request, target)
+                reply = await self._send(working, encoded, target, context)
+                result = codec.decode(reply, request, target)
+                return Attempted(result=result, usages=(result.usage,), dropped=encoded.dropped)
 
-        targets = self._resolve(request.model, "embedding", context)
-        return await self._answer(targets, attempt, context, lambda result: result.usage)
+            return await _answer(working, targets, attempt, context)
+        finally:
+            working.leave()
 
     async def chat_stream(self, request: ChatRequest, context: CallContext) -> ChatAnswerStream:
         """Begin to answer a chat request as a stream; returns when the first events have arrived."""
-        targets = self._resolve(request.model, "chat", context)
-        _check_size(request, targets)
+        working = self._working.enter()
+        async with AsyncExitStack() as stack:
+            stack.callback(working.leave)
+            targets = _resolve(working, request.model, "chat", context)
+            _check_size(request, targets)
 
-        async def attempt(target: Target) -> ChatAnswerStream:
-            return await self._open_stream(request, target, context)
+            async def attempt(target: Target) -> ChatAnswerStream:
+                return await self._open_stream(working, request, target, context)
 
-        stream, _, attempts = await try_each(targets, attempt)
-        stream.attempts = attempts
+            stream, _, attempts = await try_each(targets, attempt)
+            stream.attempts = attempts
+            # From here on the stream gives the state back when it is closed.
+            stream.on_close(stack.pop_all())
         return stream
 
-    def _resolve(self, name: str, operation: Operation, context: CallContext) -> tuple[Target, ...]:
-        return self.directory.resolve(name, operation, context.received_at.date(), context.headers)
-
-    async def _answer(
-        self,
-        targets: tuple[Target, ...],
-        attempt: Callable[[Target], Awaitable[tuple[T, Encoded]]],
-        context: CallContext,
-        usage_of: Callable[[T], Usage | None],
-    ) -> Answer[T]:
-        started_s = perf_counter()
-        try:
-            async with asyncio.timeout(self._deadlines.total_s):
-                (result, encoded), target, attempts = await try_each(targets, attempt)
-        except TimeoutError:
-            raise _late(targets[-1]) from None
-        return Answer(
-            result=result,
-            target=target,
-            cost=_price(target, usage_of(result), context.received_at),
-            attempts=attempts,
-            dropped=encoded.dropped,
-            upstream_s=perf_counter() - started_s,
-        )
-
-    async def _send(self, encoded: Encoded, target: Target, context: CallContext) -> HttpReply:
+    async def _send(
+        self, working: Working, encoded: Encoded, target: Target, context: CallContext
+    ) -> HttpReply:
         request = _marked(encoded.request, context, self.instance_id)
-        reply = await self._transport.send(request, target.deployment)
+        reply = await working.transport.send(request, target.deployment)
         if reply.status >= _FIRST_FAILURE_STATUS:
             raise _failure(reply, target)
         return reply
 
     async def _open_stream(
-        self, request: ChatRequest, target: Target, context: CallContext
+        self, working: Working, request: ChatRequest, target: Target, context: CallContext
     ) -> ChatAnswerStream:
         codec = _chat_codec(target)
         encoded = codec.encode(request, target)
+        deadlines = working.deadlines
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._deadlines.headers_s):
+                async with asyncio.timeout(deadlines.headers_s):
                     sent = _marked(encoded.request, context, self.instance_id)
-                    reply = await stack.enter_async_context(self._transport.stream(sent, target.deployment))
+                    reply = await stack.enter_async_context(working.transport.stream(sent, target.deployment))
                     if reply.status >= _FIRST_FAILURE_STATUS:
                         whole = HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
                         raise _failure(whole, target)
             except TimeoutError:
                 raise _late(target) from None
             silence = Silence(
-                first_s=self._deadlines.headers_s,
-                idle_s=self._deadlines.idle_s,
-                total_s=self._deadlines.stream_total_s,
+                first_s=deadlines.headers_s,
+                idle_s=deadlines.idle_s,
+                total_s=deadlines.stream_total_s,
                 provider=target.provider,
             )
             stack.callback(silence.stop)
@@ -166,8 +192,36 @@ class Gate:
             )
             await stream.start(reply)
             # From here on the stream owns what was opened.
-            stream.own(stack.pop_all())
+            stream.on_close(stack.pop_all())
         return stream
+
+
+async def _answer(
+    working: Working,
+    targets: tuple[Target, ...],
+    attempt: Callable[[Target], Awaitable[Attempted[T]]],
+    context: CallContext,
+) -> Answer[T]:
+    started_s = perf_counter()
+    try:
+        with Deadline(working.deadlines.total_s):
+            attempted, target, attempts = await try_each(targets, attempt)
+    except TimeoutError:
+        raise _late(targets[-1]) from None
+    costs = [_price(target, usage, context.received_at) for usage in attempted.usages]
+    return Answer(
+        result=attempted.result,
+        target=target,
+        cost=costs[0] if len(costs) == 1 else total_cost(costs),
+        usage=attempted.usages[0] if len(costs) == 1 else total_usage(attempted.usages),
+        attempts=attempts + len(costs) - 1,
+        dropped=attempted.dropped,
+        upstream_s=perf_counter() - started_s,
+    )
+
+
+def _resolve(working: Working, name: str, operation: Operation, context: CallContext) -> tuple[Target, ...]:
+    return working.directory.resolve(name, operation, context.received_at.date(), context.headers)
 
 
 def _failure(reply: HttpReply, target: Target) -> GateError:

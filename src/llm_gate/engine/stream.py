@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from llm_gate.domain.errors import ProviderError, ProviderTimeout
-from llm_gate.domain.events import ChatEvent, Ended, Finished, UsageReported, VerbatimUsage
+from llm_gate.domain.events import ChatEvent, Ended, Finished, Started, UsageReported, Verbatim, VerbatimUsage
 from llm_gate.domain.ports import StreamReply
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import ChatStream, Target
@@ -48,7 +48,7 @@ class Silence:
         Raises:
             ProviderTimeout: a deadline passed first.
         """
-        self._waiting = asyncio.current_task()
+        self._waiting = asyncio.current_task(self._loop)
         try:
             return await anext(awaitable, None)
         except asyncio.CancelledError:
@@ -114,9 +114,9 @@ class ChatAnswerStream:
         """The cost of what has been counted so far."""
         return self.price(self.usage)
 
-    def own(self, resources: AsyncExitStack) -> None:
-        """Take over what must be closed with the stream."""
-        self._resources = resources
+    def on_close(self, resources: AsyncExitStack) -> None:
+        """Take over what must be given back with the stream; what was taken over last is given back first."""
+        self._resources.push_async_exit(resources)
 
     async def start(self, reply: StreamReply) -> None:
         """Wait for the first content, so that what fails before it can still be tried elsewhere."""
@@ -148,25 +148,33 @@ class ChatAnswerStream:
             try:
                 events = self._decoder.feed(piece) if piece is not None else self._decoder.close()
             except ProviderError as error:
-                if not error.preceding:
+                # A bare beginning is nothing worth sending: without it the error can keep its own status.
+                if all(isinstance(event, Started) for event in error.preceding):
                     raise
                 self._failure, events = error, error.preceding
             if events:
-                self._silence.touch()
-                self._note(events)
+                if self._note(events):
+                    self._silence.touch()
                 return events
             if piece is None:
                 return None
         return None
 
-    def _note(self, events: Sequence[ChatEvent]) -> None:
+    def _note(self, events: Sequence[ChatEvent]) -> bool:
+        """Keep what the events say of the answer; tell whether there is more in them than keep-alive."""
+        has_content = False
         for event in events:
+            if isinstance(event, Verbatim):
+                has_content = has_content or event.has_content
+                continue
+            has_content = True
             if isinstance(event, UsageReported | VerbatimUsage):
                 self.usage = event.usage
             elif isinstance(event, Finished):
                 self.finish_reason = event.reason
             elif isinstance(event, Ended):
                 self.is_complete = True
+        return has_content
 
     async def close(self) -> None:
         """Stop the provider if it still sends, and give everything back."""

@@ -2,41 +2,51 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from llm_gate.domain.errors import GateError, GateFault
+from llm_gate.http.cors import is_preflight, preflight_headers, sharing_headers
 from llm_gate.http.exchange import ClientGone, Exchange, Receive, Reply, Scope, Send, require_json
 from llm_gate.http.failures import failure_of
 from llm_gate.http.guard import Guard
-from llm_gate.http.routes import Router, Surface
+from llm_gate.http.routes import Router, Surface, SurfaceRow
 
 Hook = Callable[[], Awaitable[None]]
 
 _logger = logging.getLogger("llm_gate.http")
 _CLIENT_GONE_STATUS = 499
+_WATCH_AFTER_S = 0.05
+
+
+class EdgeRules(Struct, frozen=True, kw_only=True):
+    """What the configuration says about every request; a reload swaps all of it at once."""
+
+    guard: Guard
+    control_headers: tuple[str, ...]
+    max_body_bytes: int
+    log_prompts: bool
+    log_access: Callable[[Mapping[str, Any]], None]
 
 
 class Application:
-    """The gateway as an ASGI application."""
+    """The gateway as an ASGI application. `on_start` and `on_stop` run inside its event loop."""
 
     def __init__(
         self,
         *,
         router: Router,
-        guard: Guard,
-        surfaces: Mapping[str, Surface],
-        max_body_bytes: int,
-        log_prompts: bool,
-        log_access: Callable[[Mapping[str, Any]], None],
+        surfaces: Sequence[SurfaceRow],
+        rules: EdgeRules,
+        on_start: Hook,
         on_stop: Hook,
     ) -> None:
         self.router = router
-        self.guard = guard
-        self._surfaces = surfaces
-        self._max_body_bytes = max_body_bytes
-        self._log_prompts = log_prompts
-        self._log_access = log_access
+        self.rules = rules
+        self._surfaces = tuple(surfaces)
+        self._on_start = on_start
         self._on_stop = on_stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,14 +54,15 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
+            rules = self.rules
             exchange = Exchange(
                 scope,
                 receive,
                 send,
-                max_body_bytes=self._max_body_bytes,
-                log_prompts=self._log_prompts,
+                max_body_bytes=rules.max_body_bytes,
+                log_prompts=rules.log_prompts,
             )
-            await self._serve(exchange)
+            await self._serve(exchange, rules)
         else:
             # A web socket: refused before the handshake.
             await send({"type": "websocket.close", "code": 1000})
@@ -60,18 +71,27 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                await self._on_start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._on_stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _serve(self, exchange: Exchange) -> None:
-        surface = self._surface_of(exchange.path)
+    async def _serve(self, exchange: Exchange, rules: EdgeRules) -> None:
+        surface = self._surface_of(exchange)
+        origin = exchange.headers.get("origin")
         try:
+            if origin is not None:
+                if rules.guard.shares_with(origin):
+                    exchange.sharing_headers = sharing_headers(origin)
+                if is_preflight(exchange):
+                    await self._preflight(exchange, rules)
+                    return
             route = self.router.find(exchange)
             surface = route.surface
-            self.guard.check(exchange, needs_key=route.policy == "caller")
+            exchange.id_header = surface.id_header
+            rules.guard.check(exchange, needs_key=route.policy == "caller")
             if route.reads_json:
                 require_json(exchange)
             await route.endpoint(exchange)
@@ -85,39 +105,30 @@ class Application:
                 exchange, surface, GateFault("the gateway failed; the request id leads to its log")
             )
         finally:
-            self._log(exchange)
+            _log(exchange, rules)
+
+    async def _preflight(self, exchange: Exchange, rules: EdgeRules) -> None:
+        # Browsers send no key with it; the request itself is checked when it comes.
+        rules.guard.check(exchange, needs_key=False)
+        rows = self.router.rows(exchange)
+        await exchange.reply_empty(preflight_headers(exchange, rows, rules.control_headers))
 
     async def _fail(self, exchange: Exchange, surface: Surface, error: GateError) -> None:
-        failure = failure_of(error)
+        failure = failure_of(error, request_id=exchange.request_id)
+        exchange.id_header = surface.id_header
         exchange.log |= {"error_code": failure.code}
         if isinstance(error, GateFault):
             _logger.error("gateway fault", extra={"request_id": exchange.request_id, "error": error.message})
         if exchange.is_answered:
-            await exchange.send_piece(surface.stream_error(failure))
+            write = exchange.write_stream_error or surface.stream_error
+            await exchange.send_piece(write(failure))
             await exchange.end_stream()
             return
         reply = Reply(status=failure.status, body=surface.error(failure), headers=failure.headers)
         await exchange.reply(reply)
 
-    def _surface_of(self, path: str) -> Surface:
-        for prefix, surface in self._surfaces.items():
-            if path.startswith(prefix):
-                return surface
-        return self._surfaces[""]
-
-    def _log(self, exchange: Exchange) -> None:
-        self._log_access(
-            {
-                "request_id": exchange.request_id,
-                "correlation_id": exchange.correlation_id,
-                "user": exchange.headers.get("x-user-id"),
-                "client": exchange.client_id,
-                "method": exchange.method,
-                "path": exchange.path,
-                "total_ms": round(exchange.elapsed_s * 1000, 2),
-                **exchange.log,
-            }
-        )
+    def _surface_of(self, exchange: Exchange) -> Surface:
+        return next(row.surface for row in self._surfaces if row.covers(exchange))
 
 
 async def watched(exchange: Exchange, work: Awaitable[None]) -> None:
@@ -126,17 +137,24 @@ async def watched(exchange: Exchange, work: Awaitable[None]) -> None:
     Raises:
         ClientGone: the caller left first.
     """
+    loop = asyncio.get_running_loop()
     worker = asyncio.current_task()
+    watcher: asyncio.Task[None] | None = None
     is_watching, has_left = True, False
 
-    def leave(watcher: asyncio.Task[None]) -> None:
+    def leave(done: asyncio.Task[None]) -> None:
         nonlocal has_left
-        if is_watching and not watcher.cancelled() and worker is not None:
+        if is_watching and not done.cancelled() and worker is not None:
             has_left = True
             worker.cancel()
 
-    watcher = asyncio.get_running_loop().create_task(exchange.until_gone())
-    watcher.add_done_callback(leave)
+    def watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(exchange.until_gone())
+        watcher.add_done_callback(leave)
+
+    # What is answered sooner than this needs no watching: the task would cost more than it could save.
+    timer = loop.call_later(_WATCH_AFTER_S, watch)
     try:
         await work
     except asyncio.CancelledError:
@@ -145,4 +163,21 @@ async def watched(exchange: Exchange, work: Awaitable[None]) -> None:
         raise
     finally:
         is_watching = False
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
+
+
+def _log(exchange: Exchange, rules: EdgeRules) -> None:
+    rules.log_access(
+        {
+            "request_id": exchange.request_id,
+            "correlation_id": exchange.correlation_id,
+            "user": exchange.headers.get("x-user-id"),
+            "client": exchange.client_id,
+            "method": exchange.method,
+            "path": exchange.path,
+            "total_ms": round(exchange.elapsed_s * 1000, 2),
+            **exchange.log,
+        }
+    )

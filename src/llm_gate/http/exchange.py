@@ -1,7 +1,6 @@
 """One HTTP request and its answer: headers, bounded body, the call's frame, and what the log will say of it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -14,6 +13,8 @@ from llm_gate.domain.errors import RequestTimedOut, TooLarge, UnsupportedMedia
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
 from llm_gate.domain.usage import Usage
+from llm_gate.engine.deadline import Deadline
+from llm_gate.http.failures import Failure
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -60,8 +61,12 @@ class Exchange:
         self._started_s = perf_counter()
         self.request_id = _sane(self.headers.get("x-request-id")) or f"req_{uuid4().hex}"
         self.path_value = ""
+        self.id_header: str | None = None
         self.log: dict[str, Any] = {}
         self.is_answered = False
+        self.sharing_headers: Sequence[tuple[bytes, bytes]] = ()
+        # Set where an error inside a stream needs more than its surface knows, such as the number of the next event.
+        self.write_stream_error: Callable[[Failure], bytes] | None = None
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -92,7 +97,7 @@ class Exchange:
         pieces: list[bytes] = []
         room = self._max_body_bytes
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            with Deadline(BODY_TIMEOUT_S):
                 while not self._body_read:
                     piece = await self._piece()
                     pieces.append(piece.get("body", b""))
@@ -159,6 +164,16 @@ class Exchange:
         body = b"" if self.method == "HEAD" else reply.body
         await self._send({"type": "http.response.body", "body": body})
 
+    async def reply_empty(self, headers: Mapping[str, str]) -> None:
+        """Send a 204, which has neither a body nor a type of one."""
+        head = self._head(None, headers)
+        if not self._body_read and self.headers.keys() & {"content-length", "transfer-encoding"}:
+            head.append((b"connection", b"close"))
+        self.is_answered = True
+        self.log["status"] = 204
+        await self._send({"type": "http.response.start", "status": 204, "headers": head})
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def begin_stream(self, headers: Mapping[str, str]) -> None:
         """Send the head of a streamed answer."""
         head = self._head(EVENT_STREAM, {**headers, "cache-control": "no-store", "x-accel-buffering": "no"})
@@ -174,12 +189,16 @@ class Exchange:
         """Finish a streamed answer."""
         await self._send({"type": "http.response.body", "body": b""})
 
-    def _head(self, content_type: str, extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    def _head(self, content_type: str | None, extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         headers = [
-            (b"content-type", content_type.encode()),
             (b"x-request-id", self.request_id.encode()),
             (b"x-content-type-options", b"nosniff"),
+            *self.sharing_headers,
         ]
+        if content_type is not None:
+            headers.append((b"content-type", content_type.encode()))
+        if self.id_header is not None:
+            headers.append((self.id_header.encode(), self.request_id.encode()))
         if self.correlation_id is not None:
             headers.append((b"x-correlation-id", self.correlation_id.encode()))
         headers += [(name.encode(), printable(value).encode()) for name, value in extra.items()]

@@ -1,7 +1,7 @@
 """The one table from error classes to HTTP: statuses, retry hints, and words for each surface."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -70,7 +70,10 @@ _MAX_RETRY_AFTER_S = 86_400
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """An error as every surface needs it, before it is written in that surface's form."""
+    """An error as every surface needs it, before it is written in that surface's form.
+
+    `request_id` is for surfaces that repeat it in the body.
+    """
 
     status: int
     code: str
@@ -78,6 +81,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     param: str | None = None
     faults: tuple[Fault, ...] = ()
     headers: Mapping[str, str] = {}
+    request_id: str = ""
 
 
 def status_of(error: GateError) -> int:
@@ -99,13 +103,13 @@ def _status_of_all(error: AllAttemptsFailed) -> int:
     return 502
 
 
-def failure_of(error: GateError) -> Failure:
+def failure_of(error: GateError, *, request_id: str = "") -> Failure:
     """Describe an error for the edge."""
     headers: dict[str, str] = {}
     wait_s = _retry_after_s(error)
     if wait_s is not None:
         headers["retry-after"] = str(min(math.ceil(wait_s), _MAX_RETRY_AFTER_S))
-    if isinstance(error, _NO_RETRY):
+    if all(isinstance(each, _NO_RETRY) for each in _parts(error)):
         headers["x-should-retry"] = "false"
     if isinstance(error, NotAuthenticated):
         headers["www-authenticate"] = "Bearer"
@@ -113,12 +117,23 @@ def failure_of(error: GateError) -> Failure:
         headers["allow"] = ", ".join(error.allowed)
     return Failure(
         status=status_of(error),
-        code=error.code,
+        code=_code_of(error),
         message=error.message,
         param=getattr(error, "param", None),
         faults=error.faults if isinstance(error, InvalidRequest) else (),
         headers=headers,
+        request_id=request_id,
     )
+
+
+def _parts(error: GateError) -> Sequence[GateError]:
+    return error.errors if isinstance(error, AllAttemptsFailed) else (error,)
+
+
+def _code_of(error: GateError) -> str:
+    """Return the code; attempts that all failed alike have that in common."""
+    codes = {each.code for each in _parts(error)}
+    return codes.pop() if len(codes) == 1 else error.code
 
 
 def _retry_after_s(error: GateError) -> float | None:

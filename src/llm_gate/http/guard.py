@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Sequence
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -31,6 +30,10 @@ class Guard(Struct, frozen=True, kw_only=True):
         """Whether no key is asked for."""
         return self.key_digest is None
 
+    def shares_with(self, origin: str) -> bool:
+        """Tell whether the operator lists the origin, so that its pages may read answers."""
+        return ANY in self.allowed_origins or origin in self.allowed_origins
+
     def check(self, exchange: Exchange, *, needs_key: bool) -> None:
         """Let a request pass, or say why not.
 
@@ -57,8 +60,8 @@ class Guard(Struct, frozen=True, kw_only=True):
     def _check_origin(self, exchange: Exchange, host: str) -> None:
         origin = exchange.headers.get("origin")
         if origin is not None:
-            same = urlsplit(origin).netloc.lower() == host.lower()
-            if not same and ANY not in self.allowed_origins and origin not in self.allowed_origins:
+            same = bool(host) and origin.partition("://")[2].lower() == host.lower()
+            if not same and not self.shares_with(origin):
                 raise NotAllowed("requests from web pages of another origin are not allowed")
         elif exchange.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
             raise NotAllowed("requests from web pages of another origin are not allowed")
@@ -101,7 +104,8 @@ def make_guard(
         allowed = {ANY}
     return Guard(
         allowed_hosts=frozenset(allowed),
-        allowed_origins=frozenset(origins),
+        # Browsers write an origin in lower case and without a slash at its end; people may not.
+        allowed_origins=frozenset(origin.lower().rstrip("/") for origin in origins),
         key_digest=None if key is None else _digest(key.reveal()),
         instance_id=instance_id,
     )

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_gate.dialects.native import (
     decode_chat_request,
@@ -36,6 +36,8 @@ from llm_gate.http.routes import Parameter, Route
 from llm_gate.http.sse import EventEncoder, send_stream
 
 _TAG = "LLM Gate"
+NATIVE_REPAIRS = 1
+"""How often an answer that does not fit its schema is asked for again here."""
 HEADERS = (
     Parameter(
         name="X-Correlation-Id", place="header", format="uuid", description="Your id of the matter; echoed"
@@ -49,6 +51,8 @@ HEADERS = (
 
 class NativeSurface:
     """Writes errors as `errorDetails`, one entry for each fault."""
+
+    id_header: str | None = None
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
@@ -120,7 +124,7 @@ class NativeRoutes(Struct, frozen=True, kw_only=True):
     async def chat(self, exchange: Exchange) -> None:
         """Answer a conversation."""
         require_headers(exchange)
-        request = decode_chat_request(await exchange.body())
+        request = structs.replace(decode_chat_request(await exchange.body()), repairs=NATIVE_REPAIRS)
 
         async def work() -> None:
             answer = await self.gate.chat(request, exchange.context())

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_gate.dialects.openai_chat import decode_chat_request
 from llm_gate.dialects.openai_embeddings import (
@@ -16,10 +16,12 @@ from llm_gate.dialects.openai_models import ModelList, ModelObject, list_models,
 from llm_gate.dialects.openai_results import encode_result
 from llm_gate.dialects.openai_shapes import ChatBodyShape, ChatReplyShape, EmbeddingReplyShape, ErrorShape
 from llm_gate.dialects.openai_stream import ChunkEncoder, encode_stream_error
+from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.money import format_usd
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.engine.gate import Answer, Gate
 from llm_gate.engine.stream import ChatAnswerStream
+from llm_gate.engine.structured import MAX_REPAIRS
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import Exchange, Reply
 from llm_gate.http.failures import Failure
@@ -27,24 +29,28 @@ from llm_gate.http.routes import Parameter, Route
 from llm_gate.http.sse import EventEncoder, answer_headers, send_stream
 
 _SERVER_ERROR, _TOO_MANY = 500, 429
-_TAG = "OpenAI-compatible"
+TAG = "OpenAI-compatible"
+REPAIR_HEADER = "x-llm-gate-repair"
 
 
 class OpenAISurface:
     """Writes errors as OpenAI does."""
 
+    id_header: str | None = None
+
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
-        return encode_error(failure.message, kind=_kind(failure), code=failure.code, param=failure.param)
+        return encode_error(failure.message, kind=error_kind(failure), code=failure.code, param=failure.param)
 
     def stream_error(self, failure: Failure) -> bytes:
         """Write an error inside a stream that has begun."""
         return encode_stream_error(
-            failure.message, kind=_kind(failure), code=failure.code, param=failure.param
+            failure.message, kind=error_kind(failure), code=failure.code, param=failure.param
         )
 
 
-def _kind(failure: Failure) -> str:
+def error_kind(failure: Failure) -> str:
+    """Return OpenAI's word for the kind of an error."""
     if failure.status >= _SERVER_ERROR:
         return "server_error"
     if failure.status == _TOO_MANY:
@@ -61,6 +67,8 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
     async def chat_completions(self, exchange: Exchange) -> None:
         """Answer a chat request, whole or streamed."""
         request = decode_chat_request(await exchange.body())
+        if (repairs := asked_repairs(exchange)) != request.repairs:
+            request = structs.replace(request, repairs=repairs)
         if request.stream:
             await watched(exchange, self._stream(exchange, request))
         else:
@@ -118,7 +126,7 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
     def routes(self) -> list[Route]:
         """Return the rows of the surface."""
         surface = OpenAISurface()
-        shared: dict[str, Any] = {"surface": surface, "tag": _TAG, "error_type": ErrorShape}
+        shared: dict[str, Any] = {"surface": surface, "tag": TAG, "error_type": ErrorShape}
         message = {"role": "user", "content": "Hello"}
         return [
             Route(
@@ -169,8 +177,9 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
 async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> None:
     """Send a complete answer with the headers that say who gave it, how, and what it cost."""
     cost = answer.cost
-    usage = answer.result.usage
-    exchange.note_result(answer.target, usage, cost, attempts=answer.attempts, upstream_s=answer.upstream_s)
+    exchange.note_result(
+        answer.target, answer.usage, cost, attempts=answer.attempts, upstream_s=answer.upstream_s
+    )
     headers: dict[str, str] = dict(
         answer_headers(answer.target, attempts=answer.attempts, dropped=answer.dropped)
     )
@@ -178,6 +187,22 @@ async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> N
         headers["x-llm-gate-cost-usd"] = format_usd(cost.nanos)
     headers["server-timing"] = server_timing(exchange.elapsed_s, answer.upstream_s)
     await exchange.reply(Reply(body=body, headers=headers))
+
+
+def asked_repairs(exchange: Exchange) -> int:
+    """Read how often the caller wants an answer asked for again that does not fit its schema.
+
+    Raises:
+        InvalidRequest: the header is no number from 0 to MAX_REPAIRS.
+    """
+    text = exchange.headers.get(REPAIR_HEADER)
+    if text is None:
+        return 0
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_REPAIRS:
+        raise InvalidRequest(
+            f"{REPAIR_HEADER}: must be a number from 0 to {MAX_REPAIRS}", param=REPAIR_HEADER
+        )
+    return int(text)
 
 
 def server_timing(total_s: float, upstream_s: float) -> str:

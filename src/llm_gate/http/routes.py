@@ -14,13 +14,31 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 
 
 class Surface(Protocol):
-    """How one family of routes writes errors."""
+    """How one family of routes writes errors.
+
+    `id_header` is the header in which its callers look for the request id, beside x-request-id.
+    """
+
+    id_header: str | None
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
 
     def stream_error(self, failure: Failure) -> bytes:
         """Write an error inside a stream that has begun."""
+
+
+class SurfaceRow(Struct, frozen=True, kw_only=True):
+    """Whose errors a caller gets where no route is found: by path, and by a header only its callers send."""
+
+    prefix: str
+    surface: Surface
+    header: str | None = None
+
+    def covers(self, exchange: Exchange) -> bool:
+        """Tell whether a request belongs to this surface."""
+        has_header = self.header is None or self.header in exchange.headers
+        return has_header and exchange.path.startswith(self.prefix)
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
@@ -37,7 +55,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """One row. A path may end in `{name}`, which takes the rest of the path, slashes included.
 
     policy "open" needs no key, "caller" one where keys are configured. `reads_json` routes take a JSON body.
-    `stream` says whether the answer may be, or always is, a stream of events.
+    `stream` says whether the answer may be, or always is, a stream of events. A row with `header` is only for
+    requests that carry it, and goes before the row that has the same path without one.
     """
 
     method: Literal["GET", "POST"]
@@ -55,6 +74,7 @@ class Route(Struct, frozen=True, kw_only=True):
     example: Any = None
     stream: Literal["never", "asked", "always"] = "never"
     documented: bool = True
+    header: str | None = None
 
     @property
     def reads_json(self) -> bool:
@@ -62,11 +82,10 @@ class Route(Struct, frozen=True, kw_only=True):
         return self.request_type is not None
 
 
-class Router:
-    """Finds the row for a request."""
+class _Table:
+    """Rows by path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = tuple(routes)
         self._exact: dict[str, dict[str, Route]] = {}
         self._open_ended: list[tuple[str, Route]] = []
         for route in routes:
@@ -76,22 +95,10 @@ class Router:
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
 
-    def find(self, exchange: Exchange) -> Route:
-        """Return the row for a request, and set its path value.
-
-        Raises:
-            NotFound: no row has this path.
-            MethodNotAllowed: rows have it, with other methods.
-        """
-        method = "GET" if exchange.method == "HEAD" else exchange.method
-        rows: Mapping[str, Route] | None = self._exact.get(exchange.path)
-        if rows is None:
-            rows = self._open_rows(exchange)
-        if not rows:
-            raise NotFound(f"there is nothing at {exchange.path}", code="not_found")
-        if method not in rows:
-            raise MethodNotAllowed(f"{exchange.method} is not possible here", allowed=tuple(rows))
-        return rows[method]
+    def rows(self, exchange: Exchange) -> Mapping[str, Route]:
+        """Return the rows of a request's path by method, and set its path value."""
+        exact = self._exact.get(exchange.path)
+        return self._open_rows(exchange) if exact is None else exact
 
     def _open_rows(self, exchange: Exchange) -> Mapping[str, Route]:
         found: dict[str, Route] = {}
@@ -100,3 +107,43 @@ class Router:
                 found[route.method] = route
                 exchange.path_value = exchange.path[len(prefix) :]
         return found
+
+
+class Router:
+    """Finds the row for a request."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        names = dict.fromkeys(route.header for route in routes if route.header is not None)
+        self._by_header = {name: _Table([r for r in routes if r.header == name]) for name in names}
+        self._plain = _Table([route for route in routes if route.header is None])
+
+    def rows(self, exchange: Exchange) -> tuple[Route, ...]:
+        """Return every row that has a request's path, whatever its method and header.
+
+        Raises:
+            NotFound: there is none.
+        """
+        tables = (*self._by_header.values(), self._plain)
+        rows = tuple(row for table in tables for row in table.rows(exchange).values())
+        if not rows:
+            raise NotFound(f"there is nothing at {exchange.path}", code="not_found")
+        return rows
+
+    def find(self, exchange: Exchange) -> Route:
+        """Return the row for a request, and set its path value.
+
+        Raises:
+            NotFound: no row has this path.
+            MethodNotAllowed: rows have it, with other methods.
+        """
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        for header, table in self._by_header.items():
+            if header in exchange.headers and (row := table.rows(exchange).get(method)) is not None:
+                return row
+        rows = self._plain.rows(exchange)
+        if not rows:
+            raise NotFound(f"there is nothing at {exchange.path}", code="not_found")
+        if method not in rows:
+            raise MethodNotAllowed(f"{exchange.method} is not possible here", allowed=tuple(rows))
+        return rows[method]

@@ -1,6 +1,8 @@
 """Starts the server: puts the application together, runs it, and says on the terminal when it is ready."""
 
+import asyncio
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,15 +15,21 @@ from msgspec import Struct
 from uvicorn.supervisors import Multiprocess
 
 from llm_gate.bootstrap import Gateway, build
-from llm_gate.http.app import Application
+from llm_gate.configuration import Source
+from llm_gate.engine.working import Working
+from llm_gate.http.anthropic import VERSION_HEADER, AnthropicRoutes, AnthropicSurface
+from llm_gate.http.app import Application, EdgeRules
 from llm_gate.http.banner import banner
 from llm_gate.http.guard import is_loopback, make_guard
 from llm_gate.http.health import HealthRoutes
+from llm_gate.http.live import LiveConfiguration
 from llm_gate.http.native import NativeRoutes, NativeSurface
 from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
+from llm_gate.http.openai_completions import CompletionsRoutes
+from llm_gate.http.openai_responses import ResponsesRoutes
 from llm_gate.http.openapi import DocumentationRoutes, openapi_document
-from llm_gate.http.routes import Router
-from llm_gate.settings import Settings, load_settings
+from llm_gate.http.routes import Router, SurfaceRow
+from llm_gate.settings import Settings
 from llm_gate.telemetry.logs import configure_logging
 
 OK, FAILED, REFUSED = 0, 1, 2
@@ -33,13 +41,16 @@ _LAUNCH = "LLM_GATE_LAUNCH"
 _INSTANCE = "LLM_GATE_INSTANCE_ID"
 
 
-def make_application(settings: Settings, gateway: Gateway) -> Application:
-    """Put the application together around a gateway."""
+def make_application(settings: Settings, gateway: Gateway, source: Source) -> Application:
+    """Put the application together around a gateway; `source` is read again when its files change."""
     native, api_path = NativeSurface(), settings.api.path
     beat_s = settings.timeouts.heartbeat_s
     routes = [
         *NativeRoutes(gate=gateway.gate, heartbeat_s=beat_s, api_path=api_path).routes(),
         *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
+        *ResponsesRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
+        *CompletionsRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
+        *AnthropicRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *HealthRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
     ]
     document = openapi_document(
@@ -54,8 +65,55 @@ def make_application(settings: Settings, gateway: Gateway) -> Application:
         title=settings.api.title,
         document=msgspec.json.encode(document),
     )
-    return Application(
+    live = _Live(gateway, source, settings)
+    application = Application(
         router=Router([*routes, *documentation.routes()]),
+        surfaces=(
+            SurfaceRow(prefix="/v1/messages", surface=AnthropicSurface()),
+            SurfaceRow(prefix="/v1", surface=AnthropicSurface(), header=VERSION_HEADER),
+            SurfaceRow(prefix="/v1", surface=OpenAISurface()),
+            SurfaceRow(prefix="", surface=native),
+        ),
+        rules=_edge_rules(settings, gateway),
+        on_start=live.start,
+        on_stop=live.stop,
+    )
+    live.application = application
+    return application
+
+
+class _Live:
+    """Ties live configuration to the life of an application."""
+
+    def __init__(self, gateway: Gateway, source: Source, settings: Settings) -> None:
+        self.application: Application | None = None
+        self._gateway = gateway
+        self._source = source
+        self._settings = settings
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to follow the files and SIGHUP."""
+        live = LiveConfiguration(self._source, self._settings, self._apply)
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(live.run())
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, live.ask)
+
+    async def stop(self) -> None:
+        """Follow no more, and close what the gateway holds."""
+        if self._task is not None:
+            self._task.cancel()
+        await self._gateway.close()
+
+    def _apply(self, settings: Settings, working: Working) -> None:
+        self._gateway.gate.replace(working)
+        if self.application is not None:
+            self.application.rules = _edge_rules(settings, self._gateway)
+
+
+def _edge_rules(settings: Settings, gateway: Gateway) -> EdgeRules:
+    return EdgeRules(
         guard=make_guard(
             bind_host=settings.server.host,
             hosts=settings.server.allowed_hosts,
@@ -63,7 +121,11 @@ def make_application(settings: Settings, gateway: Gateway) -> Application:
             key=settings.api_key,
             instance_id=gateway.gate.instance_id,
         ),
-        surfaces={"/v1": OpenAISurface(), "": native},
+        control_headers=tuple(
+            entry.spec.control_header
+            for entry in gateway.directory.catalog.providers.values()
+            if entry.spec.control_header is not None
+        ),
         max_body_bytes=settings.server.max_body_bytes,
         log_prompts=settings.logging.prompts,
         log_access=configure_logging(
@@ -71,7 +133,6 @@ def make_application(settings: Settings, gateway: Gateway) -> Application:
             provider_levels=settings.logging.providers,
             form=settings.logging.format,
         ),
-        on_stop=gateway.close,
     )
 
 
@@ -83,8 +144,10 @@ class _Launch(Struct, frozen=True, kw_only=True):
     overrides: dict[str, Any]
 
 
-def run_server(settings: Settings) -> int:
+def run_server(settings: Settings, source: Source) -> int:
     """Serve until stopped and return the exit code: 2 when the gateway may not listen there.
+
+    `settings` were read from `source`, which is read again when its files change.
 
     Raises:
         GateFault: the configuration is faulty.
@@ -113,14 +176,14 @@ def run_server(settings: Settings) -> int:
     with listener:
         text = banner(settings, gateway.directory, port=listener.getsockname()[1])
         if server.workers == 1:
-            config = _config(make_application(settings, gateway), settings, factory=False)
+            config = _config(make_application(settings, gateway, source), settings, factory=False)
             _Announcing(config, text).run(sockets=[listener])
         else:
-            os.environ[_LAUNCH] = msgspec.json.encode(_launch(settings)).decode()
+            os.environ[_LAUNCH] = msgspec.json.encode(_launch(settings, source)).decode()
             config = _config("llm_gate.http.server:worker_application", settings, factory=True)
             sys.stdout.write(text)
             sys.stdout.flush()
-            Multiprocess(config, sockets=[listener]).run()
+            _Workers(config, sockets=[listener]).run()
     return OK
 
 
@@ -137,6 +200,16 @@ class _Announcing(uvicorn.Server):
         if self.started:
             sys.stdout.write(self._text)
             sys.stdout.flush()
+
+
+class _Workers(Multiprocess):
+    """Several processes; SIGHUP is passed on to them, since a reload restarts nobody."""
+
+    def handle_hup(self) -> None:
+        """Let every worker read its configuration again."""
+        for process in self.processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -171,11 +244,11 @@ def _config(application: Any, settings: Settings, *, factory: bool) -> uvicorn.C
     )
 
 
-def _launch(settings: Settings) -> _Launch:
+def _launch(settings: Settings, source: Source) -> _Launch:
     server = settings.server
     return _Launch(
-        config_file=None if settings.config_file is None else str(settings.config_file),
-        env_file=None if settings.env_file is None else str(settings.env_file),
+        config_file=None if source.config_file is None else str(source.config_file),
+        env_file=None if source.env_file is None else str(source.env_file),
         overrides={"host": server.host, "port": server.port, "data_dir": str(server.data_dir)},
     )
 
@@ -183,10 +256,10 @@ def _launch(settings: Settings) -> _Launch:
 def worker_application() -> Application:
     """Make the application inside a worker process, from what its parent left in the environment."""
     launch = msgspec.json.decode(os.environ[_LAUNCH], type=_Launch)
-    settings = load_settings(
-        os.environ,
+    source = Source(
         config_file=None if launch.config_file is None else Path(launch.config_file),
         env_file=None if launch.env_file is None else Path(launch.env_file),
         overrides=launch.overrides,
     )
-    return make_application(settings, build(settings, instance_id=os.environ[_INSTANCE]))
+    settings = source.read()
+    return make_application(settings, build(settings, instance_id=os.environ[_INSTANCE]), source)

@@ -21,13 +21,14 @@ class EventEncoder(Protocol):
 
 
 class Heartbeat:
-    """Sends a comment whenever nothing has gone to the caller for a while.
+    """Sends a sign of life whenever nothing has gone to the caller for a while.
 
-    A comment is held back while a piece is being sent, since then it is the caller who is slow.
+    It is held back while a piece is being sent, since then it is the caller who is slow.
     """
 
-    def __init__(self, exchange: Exchange, every_s: float) -> None:
+    def __init__(self, exchange: Exchange, every_s: float, beat: bytes) -> None:
         self._exchange = exchange
+        self._beat = beat
         self._every_s = every_s
         self._loop = asyncio.get_running_loop()
         self._sent = self._loop.time()
@@ -49,7 +50,7 @@ class Heartbeat:
         if wait_s <= 0:
             wait_s = self._every_s
             if not self._is_sending and (self._task is None or self._task.done()):
-                self._task = self._loop.create_task(self._exchange.send_piece(HEARTBEAT))
+                self._task = self._loop.create_task(self._exchange.send_piece(self._beat))
         self._timer = self._loop.call_later(wait_s, self._look)
 
     def stop(self) -> None:
@@ -65,11 +66,12 @@ async def send_stream(
     make_encoder: Callable[[ChatAnswerStream], EventEncoder],
     *,
     heartbeat_s: float,
+    beat: bytes = HEARTBEAT,
 ) -> None:
     """Open a streamed answer and send it to its end.
 
     Until the first event an error keeps its own status; when the provider takes longer than a heartbeat, the
-    answer begins without it, and an error comes in band.
+    answer begins without it, and an error comes in band. `beat` is the surface's own sign of life.
 
     Raises:
         GateError: the answer could not begin, or broke off; the caller of this function reports it.
@@ -81,15 +83,15 @@ async def send_stream(
         await asyncio.wait({task}, timeout=heartbeat_s)
         if not task.done():
             await exchange.begin_stream({})
-            await exchange.send_piece(HEARTBEAT)
-            heartbeat = Heartbeat(exchange, heartbeat_s)
+            await exchange.send_piece(beat)
+            heartbeat = Heartbeat(exchange, heartbeat_s, beat)
             await asyncio.wait({task})
         stream = task.result()
         if heartbeat is None:
             await exchange.begin_stream(
                 answer_headers(stream.target, attempts=stream.attempts, dropped=stream.dropped)
             )
-            heartbeat = Heartbeat(exchange, heartbeat_s)
+            heartbeat = Heartbeat(exchange, heartbeat_s, beat)
         exchange.log["first_event_ms"] = round((perf_counter() - started_s) * 1000, 2)
         encoder = make_encoder(stream)
         async for events in stream.batches():

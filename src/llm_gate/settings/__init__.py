@@ -1,8 +1,8 @@
 """Settings: what llm-gate.toml, a .env file, the environment and the command line say, checked and merged."""
 
-from llm_gate.settings.faults import Place, SettingsFaults
+from llm_gate.settings.faults import Place, SettingsFaults, lies_within
 from llm_gate.settings.lines import line_of
-from llm_gate.settings.loading import CONFIG_FILE, ENV_FILE, load_settings, locate
+from llm_gate.settings.loading import CONFIG_FILE, ENV_FILE, load_settings, locate, locate_variable
 from llm_gate.settings.records import (
     ApiSettings,
     Environment,
@@ -11,6 +11,7 @@ from llm_gate.settings.records import (
     Settings,
     TimeoutSettings,
 )
+from llm_gate.settings.variables import primary_variable
 
 __all__ = [
     "CONFIG_FILE",
@@ -23,7 +24,10 @@ __all__ = [
     "Settings",
     "SettingsFaults",
     "TimeoutSettings",
+    "lies_within",
     "line_of",
     "load_settings",
     "locate",
+    "locate_variable",
+    "primary_variable",
 ]

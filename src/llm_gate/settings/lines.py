@@ -8,6 +8,8 @@ back to the longest one that encloses it, so that a missing key points at its ta
 import re
 import tomllib
 
+from llm_gate.settings.faults import lies_within
+
 _SPACE = re.compile(r"[ \t\r]*")
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _STRING = re.compile(
@@ -27,7 +29,7 @@ def line_of(text: str, path: str) -> int | None:
     None means that not even the outermost key is written there.
     """
     offsets = _Scan(text).offsets
-    enclosing = [known for known in offsets if path == known or path.startswith((f"{known}.", f"{known}["))]
+    enclosing = [known for known in offsets if lies_within(path, known)]
     if not enclosing:
         return None
     return text.count("\n", 0, offsets[max(enclosing, key=len)]) + 1

@@ -1,12 +1,13 @@
 """Reads the operator's files and variables, checks all of it at once, and lays the sources over one another.
 
 Command-line flags win over the environment, the environment over the `.env` file, that over llm-gate.toml.
+What stands in a provider's table is checked by the catalog, which knows what is laid over what.
 """
 
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +16,9 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta, Struct
 
-from llm_gate.domain.catalog import ProviderSpec
 from llm_gate.domain.faults import find_faults
 from llm_gate.domain.secret import Secret
-from llm_gate.settings.faults import Place, SettingsFaults
+from llm_gate.settings.faults import Place, SettingsFaults, lies_within
 from llm_gate.settings.lines import line_of
 from llm_gate.settings.records import (
     ApiSettings,
@@ -58,7 +58,7 @@ class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: TimeoutSettings = TimeoutSettings()
     logging: LoggingSettings = LoggingSettings()
     api: ApiSettings = ApiSettings()
-    providers: Mapping[str, ProviderSpec] = {}
+    providers: Mapping[str, Any] = {}
     aliases: Mapping[str, _AliasTable] = {}
 
 
@@ -67,6 +67,7 @@ class _Source(Struct, frozen=True, kw_only=True):
 
     tables: Mapping[str, Any]
     place: Callable[[str], Place]
+    faults: tuple[tuple[str, str], ...]
 
 
 def load_settings(
@@ -82,10 +83,13 @@ def load_settings(
     such file is. `overrides` are command-line flags by the name of their [server] setting; None is not given.
 
     Raises:
-        SettingsFaults: something is wrong; all of it is listed.
+        SettingsFaults: something is wrong; all of it is listed, and what is sound is handed out with it.
     """
     found: _Found = []
     config_file, config_text = _read_config(config_file, found)
+    from_file = _file_source(config_file, config_text, found)
+    # Which providers a broken file means to add is unknown, so that nothing that names one can be judged.
+    names_are_known = not found and not any(path == "providers" for path, _ in from_file.faults)
     env_text = _read(env_file, found) if env_file is not None and env_file.exists() else None
     in_env_file = {
         name: value
@@ -97,32 +101,53 @@ def load_settings(
     def place(name: str) -> Place:
         return place_of_variable(name, str(env_file) if in_env_file else None, env_text or "", environment)
 
-    sources = (
-        _file_source(config_file, config_text, found),
-        _variable_source(merged, place, found),
-        _flag_source(overrides),
-    )
+    sources = (from_file, _variable_source(merged, place, found), _flag_source(overrides))
     for source in sources:
-        found += [(source.place(path), message) for path, message in _faults_of(source.tables)]
-    verify_tls = _verify_tls(merged, place, found)
-    if found:
-        raise SettingsFaults(found)
-    tables = _merged(sources)
+        found += [(source.place(path), message) for path, message in source.faults]
     key = merged.get("LLM_GATE_API_KEY", "").strip()
+    settings = msgspec.structs.replace(
+        _settings(_merged(sources)),
+        primary=primary_provider(merged),
+        fallbacks=fallback_providers(merged),
+        verify_tls=_verify_tls(merged, place, found),
+        api_key=Secret(key) if key else None,
+        environment=merged,
+        config_file=config_file,
+        env_file=None if env_text is None else env_file,
+    )
+    if found:
+        raise SettingsFaults(found, settings if names_are_known else _without_names(settings))
+    return settings
+
+
+def _settings(tables: Mapping[str, Any]) -> Settings:
+    aliases = tables.get("aliases", {})
     return Settings(
         server=msgspec.convert(tables.get("server", {}), ServerSettings, dec_hook=_to_path),
         timeouts=msgspec.convert(tables.get("timeouts", {}), TimeoutSettings),
         logging=_logging(tables.get("logging", {})),
         api=msgspec.convert(tables.get("api", {}), ApiSettings),
         providers=tables.get("providers", {}),
-        aliases={name: tuple(alias["targets"]) for name, alias in tables.get("aliases", {}).items()},
-        primary=primary_provider(merged),
-        fallbacks=fallback_providers(merged),
-        verify_tls=verify_tls,
-        api_key=Secret(key) if key else None,
-        environment=merged,
-        config_file=config_file,
-        env_file=None if env_text is None else env_file,
+        aliases={name: _targets(alias) for name, alias in aliases.items()},
+    )
+
+
+def _targets(alias: Any) -> tuple[str, ...]:
+    """Return an alias's targets; one that is no text becomes "", so that the others keep their numbers."""
+    targets = alias.get("targets") if isinstance(alias, Mapping) else None
+    return (
+        tuple(each if isinstance(each, str) else "" for each in targets) if isinstance(targets, list) else ()
+    )
+
+
+def _without_names(settings: Settings) -> Settings:
+    """Leave out everything that names a provider."""
+    return msgspec.structs.replace(
+        settings,
+        aliases={},
+        primary=None,
+        fallbacks=(),
+        logging=msgspec.structs.replace(settings.logging, providers={}),
     )
 
 
@@ -135,6 +160,13 @@ def locate(config_file: Path | None, path: str) -> Place:
     except (OSError, UnicodeDecodeError):
         text = ""
     return Place(file=str(config_file), line=line_of(text, path), key=path)
+
+
+def locate_variable(settings: Settings, name: str, real: Mapping[str, str]) -> Place:
+    """Return where a variable was set, for faults that are found after loading; `real` is the environment."""
+    file = settings.env_file
+    text = "" if file is None else _read(file, []) or ""
+    return place_of_variable(name, None if file is None else str(file), text, real)
 
 
 def _read_config(file: Path | None, found: _Found) -> tuple[Path | None, str]:
@@ -172,10 +204,7 @@ def _file_source(file: Path | None, text: str, found: _Found) -> _Source:
         found.append((Place(file=str(file), line=line), f"{message[:1].lower()}{message[1:]}"))
     except RecursionError:
         found.append((Place(file=str(file)), "nested too deeply"))
-    return _Source(
-        tables=tables,
-        place=lambda path: Place(file=str(file), line=line_of(text, path), key=path),
-    )
+    return _source(tables, lambda path: Place(file=str(file), line=line_of(text, path), key=path))
 
 
 def _variable_source(environment: Mapping[str, str], place: Callable[[str], Place], found: _Found) -> _Source:
@@ -191,7 +220,7 @@ def _variable_source(environment: Mapping[str, str], place: Callable[[str], Plac
             tables.setdefault(table, {})[key] = read(text)
         except ValueError as error:
             found.append((place(name), str(error)))
-    return _Source(tables=tables, place=lambda path: place(names[path]))
+    return _source(tables, lambda path: place(names[path]))
 
 
 def _flag_source(overrides: Mapping[str, Any]) -> _Source:
@@ -203,7 +232,38 @@ def _flag_source(overrides: Mapping[str, Any]) -> _Source:
         flag = path.removeprefix("server.").replace("_", "-")
         return Place(file="command line", key=f"--{flag}")
 
-    return _Source(tables={"server": given} if given else {}, place=place)
+    return _source({"server": given} if given else {}, place)
+
+
+def _source(tables: Mapping[str, Any], place: Callable[[str], Place]) -> _Source:
+    """Check one source's tables and keep what is sound of them."""
+    faults = tuple(_faults_of(tables))
+    paths = [path for path, _ in faults]
+    return _Source(tables=_sound(tables, paths), place=place, faults=faults)
+
+
+def _sound(tables: Mapping[str, Any], faulty: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Leave out the settings that are faulty.
+
+    Aliases and the levels of providers stay, since the names in them are still to be checked.
+    """
+    kept: dict[str, dict[str, Any]] = {}
+    for name in _Tables.__struct_fields__:
+        table = tables.get(name)
+        if not isinstance(table, Mapping):
+            continue
+        kept[name] = {
+            key: value
+            for key, value in table.items()
+            if name == "aliases" or not any(lies_within(path, f"{name}.{key}") for path in faulty)
+        }
+    logging = tables.get("logging")
+    if isinstance(logging, Mapping) and isinstance(logging.get("providers"), Mapping):
+        kept["logging"]["providers"] = {
+            provider: level if isinstance(level, str) and level else "INFO"
+            for provider, level in logging["providers"].items()
+        }
+    return kept
 
 
 def _faults_of(tables: Mapping[str, Any]) -> list[tuple[str, str]]:

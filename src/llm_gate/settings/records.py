@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from llm_gate.domain.secret import Secret
 
@@ -40,7 +40,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    data_dir: Path = Path("data")
+    data_dir: Path = field(default_factory=lambda: Path("data"))
     allowed_hosts: tuple[Text, ...] = ()
     allowed_origins: tuple[Text, ...] = ()
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024
@@ -81,9 +81,9 @@ class ApiSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the operator decided.
 
-    `providers` are the raw tables for the catalog. `primary` and `fallbacks` name providers as written, in lower
-    case. `environment` is the real one laid over the `.env` file, without variables set to nothing.
-    `config_file` and `env_file` are the files that were read.
+    `providers` are the raw tables for the catalog, which checks them. `primary` and `fallbacks` name providers as
+    written, in lower case. `environment` is the real one laid over the `.env` file, without variables set to
+    nothing. `config_file` and `env_file` are the files that were read.
     """
 
     server: ServerSettings = ServerSettings()

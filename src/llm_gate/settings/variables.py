@@ -50,13 +50,14 @@ OVERRIDES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 )
 
 
+def primary_variable(environment: Mapping[str, str]) -> str:
+    """Return the name of the variable that chooses the provider for whoever names none."""
+    return "GPT_PROVIDER" if environment.get("GPT_PROVIDER", "").strip() else "LLM_PRIMARY_PROVIDER"
+
+
 def primary_provider(environment: Mapping[str, str]) -> str | None:
     """Return the provider that serves whoever names none, if the operator chose one."""
-    for name in ("GPT_PROVIDER", "LLM_PRIMARY_PROVIDER"):
-        chosen = environment.get(name, "").strip().lower()
-        if chosen:
-            return chosen
-    return None
+    return environment.get(primary_variable(environment), "").strip().lower() or None
 
 
 def fallback_providers(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -43,8 +43,15 @@ class Upstream:
 
     async def send(self, request: HttpRequest, deployment: Deployment) -> HttpReply:
         """Send a request and read the complete answer."""
-        async with self.stream(request, deployment) as reply:
-            return HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
+        if deployment.codecs.respond is not None:
+            async with self.stream(request, deployment) as reply:
+                return HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
+        response = await self._open(request, deployment)
+        try:
+            body = await _Reply(response, deployment.provider, self._max_reply_bytes).read()
+            return HttpReply(status=response.status, headers=response.headers, body=body)
+        finally:
+            response.close()
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest, deployment: Deployment) -> AsyncIterator[StreamReply]:
@@ -67,7 +74,8 @@ class Upstream:
             return await self._session.request(
                 request.method,
                 request.url,
-                data=request.body,
+                # What aiohttp makes of bytes after looking through all that a body can be.
+                data=aiohttp.BytesPayload(request.body),
                 headers=headers,
                 allow_redirects=False,
                 ssl=self._tls(deployment),
@@ -122,23 +130,30 @@ class _Reply:
             while chunk := await content.readany():
                 yield chunk
         except (aiohttp.ClientError, ConnectionError):
-            raise ProviderUnavailable(
-                f"the connection to provider {self._provider!r} broke in the middle of the answer",
-                provider=self._provider,
-                status=self.status,
-            ) from None
+            raise self._broken() from None
+
+    def _broken(self) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            f"the connection to provider {self._provider!r} broke in the middle of the answer",
+            provider=self._provider,
+            status=self.status,
+        )
 
     async def read(self) -> bytes:
         """Return the whole body, bounded in size."""
         pieces: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > self._max_bytes:
-                raise BadProviderResponse(
-                    f"the answer of provider {self._provider!r} is larger than {self._max_bytes} bytes",
-                    provider=self._provider,
-                    status=self.status,
-                )
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                pieces.append(chunk)
+                size += len(chunk)
+                if size > self._max_bytes:
+                    raise BadProviderResponse(
+                        f"the answer of provider {self._provider!r} is larger than {self._max_bytes} bytes",
+                        provider=self._provider,
+                        status=self.status,
+                    )
+        except (aiohttp.ClientError, ConnectionError):
+            raise self._broken() from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,60 @@
+"""The JSON Schema of llm-gate.toml, for editors; made from the records that read the file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from llm_gate.domain.catalog import ProviderSpec
+from llm_gate.settings.records import ApiSettings, LoggingSettings, ServerSettings, Text, TimeoutSettings
+
+
+class AliasTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A public name for several targets, tried in this order."""
+
+    targets: Annotated[tuple[Text, ...], Meta(min_length=1)]
+
+
+class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything llm-gate.toml may hold; all of it is optional."""
+
+    server: ServerSettings | UnsetType = UNSET
+    timeouts: TimeoutSettings | UnsetType = UNSET
+    logging: LoggingSettings | UnsetType = UNSET
+    api: ApiSettings | UnsetType = UNSET
+    providers: Mapping[str, ProviderSpec] = {}
+    aliases: Mapping[str, AliasTable] = {}
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of llm-gate.toml."""
+    (reference,), components = msgspec.json.schema_components(
+        [ConfigFile], schema_hook=_path_schema, ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llm-gate.toml",
+        **_without_defaults(reference),
+        "$defs": _without_defaults(components),
+    }
+
+
+def _path_schema(kind: type) -> dict[str, Any]:
+    if kind is Path:
+        return {"type": "string"}
+    raise NotImplementedError(kind)
+
+
+def _without_defaults(schema: Any) -> Any:
+    """Leave out defaults that are whole tables: they would only repeat what stands beside them."""
+    if isinstance(schema, list):
+        return [_without_defaults(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_defaults(value)
+        for key, value in schema.items()
+        if not (key == "default" and isinstance(value, dict | list))
+    }
