@@ -66,6 +66,9 @@ def summarise(rounds: Sequence[Round]) -> list[Row]:
     for figure in FIGURES:
         pairs = [(_value(r, figure, REFERENCE), _value(r, figure, SUBJECT)) for r in rounds]
         ratios = [subject / reference for reference, subject in pairs if reference and subject is not None]
+        if figure.added:
+            # What nginx adds is the small difference of two near values: nothing to divide by.
+            ratios = []
         rows.append(
             Row(
                 figure=figure,

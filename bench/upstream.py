@@ -17,6 +17,7 @@ from bench import answers
 _STREAM = re.compile(rb'"model":\s*"stream-(\d+)-(\d+)"')
 _WANTS_STREAM = re.compile(rb'"stream":\s*true')
 _TICK_S = 0.001
+_STRIDE = 7  # shares no factor with the pauses in use
 
 
 def _whole(body: bytes, status: bytes = b"200 OK") -> bytes:
@@ -51,6 +52,7 @@ class Pacer:
         self._loop = asyncio.get_running_loop()
         self._due: dict[int, list[Connection]] = {}
         self._now_ms = 0
+        self._begun = 0
         self._is_ticking = False
 
     def add(self, connection: "Connection", after_ms: int) -> None:
@@ -60,6 +62,11 @@ class Pacer:
             self._now_ms = self._clock_ms()
             self._loop.call_later(_TICK_S, self._tick)
         self._due.setdefault(self._now_ms + max(after_ms, 1), []).append(connection)
+
+    def first_pause_ms(self, pause_ms: int) -> int:
+        """Return a first pause between a half and one and a half, so that streams do not fall into step."""
+        self._begun += 1
+        return pause_ms // 2 + self._begun * _STRIDE % max(pause_ms, 1)
 
     def _clock_ms(self) -> int:
         return int(self._loop.time() * 1000)
@@ -125,7 +132,7 @@ class Connection(asyncio.Protocol):
         if asked and path.endswith("/chat/completions") and _WANTS_STREAM.search(self._body):
             self._left, self._pause_ms = int(asked[1]) - 1, int(asked[2])
             self._transport.write(_FIRST)
-            self._pacer.add(self, self._pause_ms)
+            self._pacer.add(self, self._pacer.first_pause_ms(self._pause_ms))
             return
         found = (answer for end, answer in _WHOLE.items() if path.endswith(end))
         self._transport.write(next(found, _NOT_FOUND))

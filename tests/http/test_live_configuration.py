@@ -91,7 +91,9 @@ def test_sighup_reloads(upstream, workers):
     """SIGHUP reads the configuration again in every process, and ends none."""
     upstream.will(good())
     with running_gateway(toml=toml(upstream), arguments=("--workers", workers)) as live:
-        assert call(live.url, CHAT, ask()).status == 200
+        until(lambda: sum("following the configuration" in line for line in live.log) == int(workers))
+        # The parent asks each worker whether it is ready, which it is a moment after it says so here.
+        time.sleep(0.5)
         live.process.send_signal(signal.SIGHUP)
         until(lambda: sum("was taken over" in line for line in live.log) == int(workers))
 

@@ -40,6 +40,7 @@ class LiveConfiguration:
 
     async def run(self) -> None:
         """Look at the files now and then until cancelled."""
+        _logger.info("following the configuration")
         while True:
             try:
                 await asyncio.wait_for(self._asked.wait(), LOOK_EVERY_S)

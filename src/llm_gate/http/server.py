@@ -37,6 +37,7 @@ OK, FAILED, REFUSED = 0, 1, 2
 _KEEP_ALIVE_S = 75
 _GRACE_S = 30
 _BACKLOG = 2048
+_PING_S = 1.0
 _LAUNCH = "LLM_GATE_LAUNCH"
 _INSTANCE = "LLM_GATE_INSTANCE_ID"
 
@@ -206,9 +207,9 @@ class _Workers(Multiprocess):
     """Several processes; SIGHUP is passed on to them, since a reload restarts nobody."""
 
     def handle_hup(self) -> None:
-        """Let every worker read its configuration again."""
+        """Let every worker read its configuration again; one that is still starting reads it anyway."""
         for process in self.processes:
-            if process.pid is not None:
+            if process.pid is not None and process.is_ready(_PING_S):
                 os.kill(process.pid, signal.SIGHUP)
 
 
