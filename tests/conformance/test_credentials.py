@@ -1,6 +1,7 @@
 """Vendors that quote the gateway's own credential, whole or masked: nothing of it comes out. Needs no recordings."""
 
 import json
+import re
 
 import pytest
 
@@ -46,6 +47,8 @@ STATUSES = (400, 401, 403, 404, 422, 429, 500, 503)
 def assert_hidden(text, key):
     """Check that neither the key nor a first or last part of it is in a text."""
     assert_no_credential(text)
+    # A random id may hold any four digits.
+    text = re.sub(r"(?:req|chatcmpl-req|resp|msg)_[0-9a-f]{32}", "", text)
     for piece in (key, key[:10], key[-4:]):
         assert piece not in text, text[:500]
 
