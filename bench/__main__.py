@@ -197,7 +197,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "nginx": _first_line([str(which("nginx")), "-v"]).rpartition("/")[2],
         "wrk": _first_line([str(which("wrk")), "-v"]).partition(" [")[0].removeprefix("wrk "),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "cpu": f"{os.cpu_count()} x {model or platform.machine()}",
     }
 

@@ -41,7 +41,7 @@ class Vendor:
 
 VENDORS: Mapping[str, Vendor] = {
     "openai": Vendor("OPENAI_API_KEY", "sk-proj-OaFakeKey0123456789AbCdEfGhTAILoa", "/oa/v1"),
-    "azure_openai": Vendor("AZURE_OPENAI_API_KEY", "9f8e7d6c5b4a39281706f5e4d3c2b1a0", "/az", "api-key"),
+    "azure_openai": Vendor("AZURE_OPENAI_API_KEY", "9f8e7d6c5b4a39281706f5e4d3TAILaz", "/az", "api-key"),
     "anthropic": Vendor("ANTHROPIC_API_KEY", "sk-ant-api03-AnFakeKey0123456789-TAILan", "/an", "x-api-key"),
     "gemini": Vendor(
         "GEMINI_API_KEY", "AIzaSyGeFakeKey0123456789abcdefgTAILge", "/ge/v1beta", "x-goog-api-key"
