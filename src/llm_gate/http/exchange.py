@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from secrets import token_hex
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 from msgspec import Struct
 
@@ -59,7 +59,7 @@ class Exchange:
         self.query: bytes = scope.get("query_string", b"")
         self.received_at = datetime.now(UTC)
         self._started_s = perf_counter()
-        self.request_id = _sane(self.headers.get("x-request-id")) or f"req_{uuid4().hex}"
+        self.request_id = _sane(self.headers.get("x-request-id")) or f"req_{token_hex(16)}"
         self.path_value = ""
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}
