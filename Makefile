@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: setup serve test check bench fmt lock clean help
+.PHONY: setup serve test prove check bench fmt lock clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -34,6 +34,9 @@ check: setup  ## lint, types, import contracts
 
 test: setup check  ## everything: checks, then all tests
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+prove: setup  ## the tests that have full figures, with these; takes a long while (docs/proofs.md)
+	PROVE=1 $(BIN)/python -m pytest -m "prove or not prove" -n auto $$(grep -rl --include='test_*.py' support.figures tests) $(ARGS)
 
 bench: $(VENV)/.runtime  ## measure beside nginx, on Linux with two cores (ARGS=--quick for a smoke run)
 	@$(BIN)/python -m bench $(ARGS)

@@ -118,6 +118,8 @@ def load_directory(settings: Settings) -> Directory:
             hints[name] = f"its dialect {entry.spec.dialect!r} is not available in this version"
             if not written:
                 continue
+        if codecs is not None and not codecs.apis:
+            own += _api_faults(name, settings)
         places = _Places(entry, settings)
         found = places.find(hints, own)
         if found and codecs is not None:
@@ -136,6 +138,18 @@ def load_directory(settings: Settings) -> Directory:
         named_defaults=_named_defaults(settings, catalog),
         hints=hints,
     )
+
+
+def _api_faults(name: str, settings: Settings) -> Iterator[Fault]:
+    """Find where an `api` was written for a provider that has but one."""
+    written = _written(settings, name)
+    message = "this provider's wire format has only one"
+    if written.get("api") is not None:
+        yield Fault(f"providers.{name}.api", message)
+    models = written.get("models")
+    for index, model in enumerate(models if isinstance(models, list) else ()):
+        if isinstance(model, Mapping) and model.get("api") is not None:
+            yield Fault(f"providers.{name}.models[{index}].api", message)
 
 
 class _Place(Struct, frozen=True, kw_only=True):

@@ -16,19 +16,28 @@ from support.replay import (
     NATIVE_CHAT,
     NATIVE_EMBEDDINGS,
     NATIVE_STREAM,
+    OWN_FORMATS,
     Caller,
+    anthropic_stream_told,
+    anthropic_told,
+    cohere_stream_told,
+    cohere_told,
     cut,
     native_chat,
     native_stream_told,
     native_told,
+    ollama_told,
     openai_stream_told,
     openai_told,
     plain_chat,
+    replay,
 )
+from support.small_answers import EMBEDDINGS as EMBEDDED
+from support.small_answers import ROME, answer, pieces, streamed
 from support.upstream import Answer, FakeUpstream
 
 PROVIDERS = ("cohere", "ollama")
-KEYS = {"cohere": "CoFakeKey0123456789abcdefghTAILco", "ollama": "OlFakeKey0123456789abcdefghTAILol"}
+KEYS = {name: vendor.key for name, vendor in OWN_FORMATS.items()}
 PATHS = {
     "cohere": {"chat": "/co/v2/chat", "embed": "/co/v2/embed"},
     "ollama": {"chat": "/ol/api/chat", "embed": "/ol/api/embed"},
@@ -43,7 +52,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
-ARGUMENTS = {"city": "Rome"}
+MESSAGES, VERSION = "/v1/messages", {"anthropic-version": "2023-06-01"}
 needs_recordings = pytest.mark.skipif(recorded_root() is None, reason=REASON)
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 
@@ -80,88 +89,6 @@ def assert_arrived(upstream: FakeUpstream, provider: str, operation: str) -> Non
     assert text.count(KEYS[provider]) == 1
     assert CALLER_TOKEN not in text
     assert not {"x-user-id", "client_id", "x-correlation-id"} & seen.headers.keys()
-
-
-def answer(provider: str, *, calls: bool = False) -> Answer:
-    """Return a complete answer: a text, or a call with reasoning before it."""
-    if provider == "cohere":
-        call = {
-            "id": "c1",
-            "type": "function",
-            "function": {"name": "weather", "arguments": json.dumps(ARGUMENTS)},
-        }
-        message = {"role": "assistant", "content": [{"type": "text", "text": "Ciao"}]}
-        if calls:
-            message = {"role": "assistant", "tool_plan": "I will ask.", "tool_calls": [call]}
-        return Answer.json(
-            {
-                "id": "a",
-                "message": message,
-                "finish_reason": "TOOL_CALL" if calls else "COMPLETE",
-                "usage": {
-                    "billed_units": {"input_tokens": 5, "output_tokens": 2},
-                    "tokens": {"input_tokens": 500, "output_tokens": 20},
-                },
-            }
-        )
-    message = {"role": "assistant", "content": "" if calls else "Ciao"}
-    if calls:
-        message["thinking"] = "I will ask."
-        message["tool_calls"] = [{"function": {"name": "weather", "arguments": ARGUMENTS}}]
-    return Answer.json(
-        {
-            "model": "llama3.2",
-            "created_at": "2026-11-20T12:00:00Z",
-            "message": message,
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 5,
-            "eval_count": 2,
-        }
-    )
-
-
-def pieces(provider: str) -> list[bytes]:
-    """Return the parts of a streamed answer; the last one is its end."""
-    if provider == "cohere":
-        events = [
-            {"type": "message-start", "id": "s", "delta": {"message": {"role": "assistant", "content": []}}},
-            {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "Hm."}}},
-            {
-                "type": "content-start",
-                "index": 0,
-                "delta": {"message": {"content": {"type": "text", "text": ""}}},
-            },
-            {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "Ci"}}}},
-            {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "ao"}}}},
-            {
-                "type": "message-end",
-                "delta": {
-                    "finish_reason": "COMPLETE",
-                    "usage": {"billed_units": {"input_tokens": 5, "output_tokens": 2}},
-                },
-            },
-        ]
-        return [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in events]
-    lines = [
-        {"model": "m", "message": {"content": "", "thinking": "Hm."}, "done": False},
-        {"model": "m", "message": {"content": "Ci"}, "done": False},
-        {"model": "m", "message": {"content": "ao"}, "done": False},
-        {
-            "model": "m",
-            "message": {"content": ""},
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 5,
-            "eval_count": 2,
-        },
-    ]
-    return [json.dumps(each).encode() + b"\n" for each in lines]
-
-
-def streamed(provider: str, *parts: bytes, **more) -> Answer:
-    kind = "text/event-stream" if provider == "cohere" else "application/x-ndjson"
-    return Answer(headers={"content-type": kind}, pieces=parts, **more)
 
 
 @each_provider
@@ -210,7 +137,7 @@ def test_tools_there_and_back(provider, upstream, caller):
     assert not message["content"]
     assert message["reasoning_content"] == "I will ask."
     (call,) = message["tool_calls"]
-    assert json.loads(call["function"]["arguments"]) == ARGUMENTS
+    assert json.loads(call["function"]["arguments"]) == ROME
     assert upstream.only.json["tools"] == [TOOL]
 
     upstream.will(answer(provider))
@@ -227,7 +154,7 @@ def test_tools_there_and_back(provider, upstream, caller):
                 "role": "assistant",
                 "content": "",
                 "thinking": "I will ask.",
-                "tool_calls": [{"id": "call_0", "function": {"name": "weather", "arguments": ARGUMENTS}}],
+                "tool_calls": [{"id": "call_0", "function": {"name": "weather", "arguments": ROME}}],
             },
             {"role": "tool", "content": "sunny", "tool_name": "weather", "tool_call_id": "call_0"},
         ],
@@ -297,13 +224,6 @@ def test_the_usual_port_of_a_bare_host(given, address, tmp_path):
 @each_provider
 def test_embeddings(provider, upstream, caller):
     """Vectors come back on both surfaces; texts go out in the vendor's form."""
-    replies = {
-        "cohere": {
-            "embeddings": {"float": [[0.5, 0.25], [1, 2]]},
-            "meta": {"billed_units": {"input_tokens": 3}},
-        },
-        "ollama": {"embeddings": [[0.5, 0.25], [1, 2]], "prompt_eval_count": 3},
-    }
     bodies = {
         "cohere": {
             "model": "embed-v4.0",
@@ -313,14 +233,14 @@ def test_embeddings(provider, upstream, caller):
         },
         "ollama": {"model": "nomic-embed-text", "input": ["a", "b"]},
     }
-    upstream.will(Answer.json(replies[provider]))
+    upstream.will(Answer.json(EMBEDDED[provider]))
     got = caller.post(EMBEDDINGS, {"model": f"{provider}/{EMBEDDERS[provider]}", "input": ["a", "b"]})
     assert got.status == 200, got.body
     assert [item["embedding"] for item in got.json["data"]] == [[0.5, 0.25], [1.0, 2.0]]
     assert got.json["usage"]["prompt_tokens"] == 3
     assert_arrived(upstream, provider, "embed")
     assert upstream.only.json == bodies[provider]
-    upstream.will(Answer.json(replies[provider]))
+    upstream.will(Answer.json(EMBEDDED[provider]))
     named = {"name": provider, "model": {"name": EMBEDDERS[provider]}}
     got = caller.post(NATIVE_EMBEDDINGS, {"content": {"texts": ["a", "b"]}, "provider": named})
     assert got.status == 200, got.body
@@ -401,81 +321,63 @@ def test_successes_that_are_none(provider, body, upstream, caller):
 
 def recorded(provider, folder, path):
     return [
-        pytest.param(interaction, id=f"{recording.id.removesuffix('.json')}-{number}")
+        pytest.param(provider, interaction, id=f"{recording.id.removesuffix('.json')}-{number}")
         for recording in recordings(provider, folder)
         for number, interaction in enumerate(recording.interactions)
         if interaction.request["url"].endswith(path)
     ]
 
 
-def told_by_ollama(documents):
-    """Return text, calls and counts of an Ollama answer or of the lines of one."""
-    messages = [each["message"] for each in documents]
-    functions = [call["function"] for message in messages for call in message.get("tool_calls", [])]
-    last = documents[-1]
-    return (
-        "".join(message["content"] for message in messages),
-        tuple((each["name"], each["arguments"]) for each in functions),
-        (last["prompt_eval_count"], last["eval_count"]),
-    )
-
-
-@needs_recordings
-@pytest.mark.parametrize("interaction", recorded("ollama", "chat", "/api/chat"))
-def test_recorded_ollama(interaction, upstream, caller):
-    """A recorded answer comes back with its text, calls and counts."""
-    upstream.will(Answer(headers=interaction.headers, body=interaction.body))
-    got = caller.post(CHAT, plain_chat("ollama", interaction.request["body"]["model"]))
-    told = openai_told(got.json)
-    text, calls, usage = told_by_ollama([interaction.json])
-    assert (told.choices, told.usage) == (((text, calls, "tool_calls" if calls else "stop"),), usage)
-
-
-@needs_recordings
-@pytest.mark.parametrize("interaction", recorded("ollama", "chat-stream", "/api/chat"))
-def test_recorded_ollama_stream(interaction, upstream, caller):
-    """A recorded stream comes back as chunks with its text and counts."""
-    upstream.will(streamed("ollama", *cut(interaction.body)))
-    body = plain_chat("ollama", interaction.request["body"]["model"], stream=True)
-    got = caller.post(CHAT, {**body, "stream_options": {"include_usage": True}})
-    lines = [json.loads(each) for each in interaction.body.splitlines()]
-    text, calls, usage = told_by_ollama(lines)
-    told = openai_stream_told(got.events)
-    assert (told.choices, told.usage) == (((text, calls, lines[-1]["done_reason"]),), usage)
-
-
-@needs_recordings
-@pytest.mark.parametrize("interaction", recorded("cohere", "chat", "/v2/chat"))
-def test_recorded_cohere(interaction, upstream, caller):
-    """A recorded answer comes back with its text, calls and billed counts."""
-    upstream.will(Answer(headers=interaction.headers, body=interaction.body))
-    got = caller.post(CHAT, plain_chat("cohere", interaction.request["body"]["model"]))
-    message, billed = interaction.json["message"], interaction.json["usage"]["billed_units"]
-    text = "".join(each.get("text", "") for each in message.get("content") or [])
-    functions = [call["function"] for call in message.get("tool_calls", [])]
-    calls = tuple((each["name"], json.loads(each["arguments"])) for each in functions)
-    told = openai_told(got.json)
-    assert told.choices == ((text, calls, "tool_calls" if calls else "stop"),)
-    assert told.usage == (billed["input_tokens"], billed["output_tokens"])
-
-
-@needs_recordings
-@pytest.mark.parametrize("interaction", recorded("cohere", "chat-stream", "/v2/chat"))
-def test_recorded_cohere_stream(interaction, upstream, caller):
-    """A recorded stream comes back as chunks with its text, calls and billed counts."""
-    upstream.will(streamed("cohere", *cut(interaction.body)))
-    body = plain_chat("cohere", interaction.request["body"]["model"], stream=True)
-    got = caller.post(CHAT, {**body, "stream_options": {"include_usage": True}})
+def told_by(provider, interaction):
+    """Read a recorded answer, whole or streamed."""
+    if provider == "ollama":
+        return ollama_told([json.loads(each) for each in interaction.body.splitlines()])
+    if interaction.json is not None:
+        return cohere_told(interaction.json)
     lines = interaction.body.decode().splitlines()
-    wire = [json.loads(each[6:]) for each in lines if each.startswith("data: {")]
-    deltas = [each["delta"]["message"] for each in wire if "message" in each.get("delta", {})]
-    contents = [each["content"] for each in deltas if isinstance(each.get("content"), dict)]
-    begun = [each["delta"]["message"]["tool_calls"] for each in wire if each["type"] == "tool-call-start"]
-    told = openai_stream_told(got.events)
-    ((text, calls, reason),) = told.choices
-    assert text == "".join(each.get("text", "") for each in contents)
-    assert [name for name, _ in calls] == [each["function"]["name"] for each in begun]
-    assert all(isinstance(arguments, dict) for _, arguments in calls)
-    assert reason == ("tool_calls" if begun else "stop")
-    billed = wire[-1]["delta"]["usage"]["billed_units"]
-    assert told.usage == (billed["input_tokens"], billed["output_tokens"])
+    return cohere_stream_told(json.loads(each[6:]) for each in lines if each.startswith("data: {"))
+
+
+RECORDED = recorded("cohere", "chat", "/v2/chat") + recorded("ollama", "chat", "/api/chat")
+RECORDED_STREAMS = recorded("cohere", "chat-stream", "/v2/chat") + recorded(
+    "ollama", "chat-stream", "/api/chat"
+)
+
+
+@needs_recordings
+@pytest.mark.parametrize(("provider", "interaction"), RECORDED)
+def test_recorded(provider, interaction, upstream, caller):
+    """A recorded answer comes back on three surfaces with its text, calls, reason and counts."""
+    told, model = told_by(provider, interaction), interaction.request["body"]["model"]
+    upstream.will(replay(interaction))
+    got = caller.post(CHAT, plain_chat(provider, model))
+    assert openai_told(got.json) == told
+    assert_arrived(upstream, provider, "chat")
+    got = caller.post(NATIVE_CHAT, native_chat(provider, model))
+    assert native_told(got.json) == told
+    upstream.will(replay(interaction))
+    got = caller.post(MESSAGES, {**plain_chat(provider, model), "max_tokens": 4000}, VERSION)
+    assert anthropic_told(got.json) == told
+    assert got.json["type"] == "message"
+    assert "cost" in got.json["usage"]
+    assert_arrived(upstream, provider, "chat")
+
+
+@needs_recordings
+@pytest.mark.parametrize(("provider", "interaction"), RECORDED_STREAMS)
+def test_recorded_stream(provider, interaction, upstream, caller):
+    """A recorded stream comes back on three surfaces with its text, calls, reason and counts."""
+    told, model = told_by(provider, interaction), interaction.request["body"]["model"]
+    upstream.will(streamed(provider, *cut(interaction.body)))
+    body = plain_chat(provider, model, stream=True)
+    got = caller.post(CHAT, {**body, "stream_options": {"include_usage": True}})
+    assert got.events[-1] == "[DONE]"
+    assert openai_stream_told(got.events) == told
+    got = caller.post(NATIVE_STREAM, native_chat(provider, model))
+    assert native_stream_told(got.events) == told
+    upstream.will(streamed(provider, *cut(interaction.body)))
+    got = caller.post(MESSAGES, {**body, "max_tokens": 4000}, VERSION)
+    assert anthropic_stream_told(got.events) == told
+    assert got.events[0]["type"] == "message_start"
+    assert [event["type"] for event in got.events[-2:]] == ["message_delta", "message_stop"]
+    assert_arrived(upstream, provider, "chat")

@@ -1,7 +1,6 @@
 """One small answer of each wire format, whole and streamed, with text, a tool call and cached input."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -20,10 +19,10 @@ from support.replay import (
     openai_told,
     plain_chat,
 )
+from support.small_answers import ARGUMENTS, OPENAI_CALL, OPENAI_USAGE, UNARY, as_events, openai_chunk
 from support.upstream import Answer
 
 MODEL = "some-model"
-ARGUMENTS = {"city": "Zürich", "days": 2}
 TOLD = Told((("Grüezi 👋", (("weather", ARGUMENTS),), "tool_calls"),), (12, 7))
 FORMATS = {"anthropic": "anthropic", "gemini": "gemini"}
 PATHS = {
@@ -43,146 +42,6 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
-OPENAI_USAGE = {
-    "prompt_tokens": 12,
-    "completion_tokens": 7,
-    "total_tokens": 19,
-    "prompt_tokens_details": {"cached_tokens": 4},
-}
-OPENAI_CALL = {"name": "weather", "arguments": json.dumps(ARGUMENTS)}
-GEMINI_USAGE = {
-    "promptTokenCount": 12,
-    "cachedContentTokenCount": 4,
-    "candidatesTokenCount": 5,
-    "thoughtsTokenCount": 2,
-}
-
-
-def openai_chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-    choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
-    head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    return {**head, "choices": choices, **more}
-
-
-UNARY: dict[str, Any] = {
-    "openai": {
-        "id": "c1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "message": {
-                    "role": "assistant",
-                    "content": "Grüezi 👋",
-                    "tool_calls": [{"id": "t1", "type": "function", "function": OPENAI_CALL}],
-                },
-                "finish_reason": "tool_calls",
-            }
-        ],
-        "usage": OPENAI_USAGE,
-    },
-    "anthropic": {
-        "id": "m1",
-        "type": "message",
-        "role": "assistant",
-        "model": "m",
-        "content": [
-            {"type": "text", "text": "Grüezi 👋"},
-            {"type": "tool_use", "id": "t1", "name": "weather", "input": ARGUMENTS},
-        ],
-        "stop_reason": "tool_use",
-        "usage": {"input_tokens": 8, "cache_read_input_tokens": 4, "output_tokens": 7},
-    },
-    "gemini": {
-        "candidates": [
-            {
-                "content": {
-                    "parts": [
-                        {"text": "Grüezi 👋"},
-                        {"functionCall": {"name": "weather", "args": ARGUMENTS}},
-                    ],
-                    "role": "model",
-                },
-                "finishReason": "STOP",
-                "index": 0,
-            }
-        ],
-        "usageMetadata": GEMINI_USAGE,
-        "modelVersion": "m",
-        "responseId": "g1",
-    },
-}
-
-
-def openai_stream() -> list[Any]:
-    call = {"index": 0, "id": "t1", "type": "function"}
-    arguments = OPENAI_CALL["arguments"]
-    return [
-        openai_chunk({"role": "assistant", "content": "Grüezi"}),
-        openai_chunk({"content": " 👋"}),
-        openai_chunk({"tool_calls": [{**call, "function": {"name": "weather", "arguments": ""}}]}),
-        openai_chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments[:9]}}]}),
-        openai_chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments[9:]}}]}),
-        openai_chunk({}, "tool_calls"),
-        openai_chunk({}, usage=OPENAI_USAGE, choices=[]),
-    ]
-
-
-def anthropic_stream() -> list[Any]:
-    message = {**UNARY["anthropic"], "content": [], "stop_reason": None}
-    message["usage"] = {**message["usage"], "output_tokens": 1}
-    call = {"type": "tool_use", "id": "t1", "name": "weather", "input": {}}
-    arguments = OPENAI_CALL["arguments"]
-    return [
-        {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "ping"},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Grüezi"}},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " 👋"}},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "content_block_start", "index": 1, "content_block": call},
-        *(
-            {
-                "type": "content_block_delta",
-                "index": 1,
-                "delta": {"type": "input_json_delta", "partial_json": piece},
-            }
-            for piece in (arguments[:9], arguments[9:])
-        ),
-        {"type": "content_block_stop", "index": 1},
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 7}},
-        {"type": "message_stop"},
-    ]
-
-
-def gemini_stream() -> list[Any]:
-    (candidate,) = UNARY["gemini"]["candidates"]
-    _, call = candidate["content"]["parts"]
-    pieces = ([{"text": "Grüezi"}], [{"text": " 👋"}], [call])
-    chunks = [
-        {
-            **UNARY["gemini"],
-            "candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
-        }
-        for parts in pieces
-    ]
-    chunks[-1]["candidates"][0]["finishReason"] = "STOP"
-    return chunks
-
-
-STREAMS = {"openai": openai_stream(), "anthropic": anthropic_stream(), "gemini": gemini_stream()}
-
-
-def as_events(wire: str, end: str) -> bytes:
-    """Write a stream with one of the three line ends."""
-    written = []
-    for event in STREAMS[wire]:
-        name = [f"event: {event['type']}"] if wire == "anthropic" else []
-        written.append(end.join([*name, f"data: {json.dumps(event, ensure_ascii=False)}", "", ""]))
-    closing = f"data: [DONE]{end}{end}" if wire == "openai" else ""
-    return f"{''.join(written)}{closing}".encode()
 
 
 def format_of(provider: str) -> str:

@@ -50,6 +50,7 @@ from llm_gate.domain.provider import Auth, Deployment, HttpReply, Target
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.secret import Secret
 from llm_gate.domain.usage import Usage
+from support.figures import property_of
 from support.recorded import parametrize, recordings
 
 CREDENTIAL = "sk-ant-api03-doNotShowThis"
@@ -798,6 +799,7 @@ def test_every_split_gives_the_same_events(line_end):
         assert stream_events([whole[:offset], whole[offset:]]) == expected
 
 
+@property_of()
 @given(st.lists(st.integers(0, len(SMALL)), max_size=20), st.sampled_from([b"\n", b"\r", b"\r\n"]))
 def test_any_portions_give_the_same_events(cuts, line_end):
     """Any number of portions, empty ones included, gives the same events."""

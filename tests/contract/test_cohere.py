@@ -45,6 +45,7 @@ from llm_gate.domain.messages import (
 )
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.usage import Usage
+from support.figures import property_of
 from support.recorded import parametrize, recordings
 from support.targets import CREDENTIAL, make_reply, make_target
 
@@ -568,6 +569,7 @@ def test_every_split_gives_the_same_events(line_end):
         assert listen(data[:place], data[place:]) == EVENTS
 
 
+@property_of()
 @given(cuts=st.lists(st.integers(min_value=0, max_value=len(STREAM.encode())), max_size=30))
 def test_any_portions_give_the_same_events(cuts):
     """However the bytes are cut, the events are the same."""

@@ -53,6 +53,7 @@ from llm_gate.domain.provider import Auth, Deployment, Encoded, HttpReply, Targe
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.secret import Secret
 from llm_gate.domain.usage import Usage
+from support.figures import property_of
 from support.recorded import Interaction, parametrize, recordings
 
 BASE = "https://vendor.example/v1beta"
@@ -771,6 +772,7 @@ def test_stream_split_at_every_offset(name):
         assert run_stream([body[:at], body[at:]]) == EVENTS
 
 
+@property_of()
 @given(st.sampled_from(sorted(FRAMINGS)), st.lists(st.integers(min_value=0, max_value=4000), max_size=12))
 def test_stream_split_at_many_offsets(name, offsets):
     """A stream in any portions gives the same events."""

@@ -44,6 +44,7 @@ from llm_gate.domain.messages import (
 )
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.usage import Usage
+from support.figures import property_of
 from support.recorded import parametrize, recordings
 from support.targets import CREDENTIAL, make_reply, make_target
 
@@ -505,6 +506,7 @@ def test_every_split_gives_the_same_events(line_end):
     assert listen(data.rstrip()) == EVENTS
 
 
+@property_of()
 @given(cuts=st.lists(st.integers(min_value=0, max_value=len(STREAM.encode())), max_size=30))
 def test_any_portions_give_the_same_events(cuts):
     """However the bytes are cut, the events are the same."""
@@ -561,6 +563,7 @@ def test_a_length_limit_is_told_of_calls_too():
 # Lines
 
 
+@property_of()
 @given(portions=st.lists(st.binary(max_size=40), max_size=20))
 def test_random_bytes_are_cut_alike(portions):
     """Bytes are cut into the same lines however they are portioned, and nothing but line ends is lost."""

@@ -31,6 +31,7 @@ from llm_gate.domain.events import (
 )
 from llm_gate.domain.pricing import Cost, CostLine, Price
 from llm_gate.domain.usage import Usage
+from support.figures import property_of
 from support.targets import make_target
 
 DONE = b"data: [DONE]\n\n"
@@ -122,6 +123,7 @@ def test_a_plain_stream_passed_on():
     assert events[1].usage == USAGE
 
 
+@property_of()
 @given(places=st.lists(st.integers(min_value=0, max_value=len(PLAIN)), max_size=25))
 def test_portions_do_not_matter(places):
     """However the bytes are portioned, the translated events are the same."""
@@ -460,6 +462,7 @@ def test_only_the_last_count_is_written():
     assert [event["usage"]["prompt_tokens"] for event in written if "usage" in event] == [9]
 
 
+@property_of()
 @given(
     events=st.lists(
         st.builds(
@@ -472,10 +475,12 @@ def test_only_the_last_count_is_written():
     reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
 )
 def test_written_streams_read_back(events, reason):
-    """What is written from neutral events reads back as the same events."""
+    """What is written from neutral events reads back as the same events; our cost is then the vendor's own."""
     ends = [Finished(reason=reason, index=index) for index in sorted({event.index for event in events})]
-    stream = [Started(id="c", model="m", created_s=5), *events, *ends, UsageReported(usage=USAGE), Ended()]
-    assert read(write(stream)) == stream
+    stream = [Started(id="c", model="m", created_s=5), *events, *ends]
+    priced = Usage(input_tokens=3, output_tokens=2, vendor_cost_nanos=500)
+    written = write([*stream, UsageReported(usage=USAGE), Ended()])
+    assert read(written) == [*stream, UsageReported(usage=priced), Ended()]
 
 
 def test_written_tool_calls_read_back():

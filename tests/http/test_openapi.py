@@ -10,10 +10,11 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
+from support.figures import full, proved
 from support.gateway import NATIVE_HEADERS
 from support.web import call
 
-EXAMPLES = 40
+EXAMPLES = full(40, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,7 @@ def described(gateway):
     return schemathesis.openapi.from_url(f"{gateway.url}/llm-gate/openapi.json")
 
 
+@proved
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize(
     "label",
@@ -67,6 +69,13 @@ def test_generated_requests_meet_the_document(described, label, mode):
     except Unsatisfiable:
         # A route without parameters has nothing that could be wrong.
         assert mode is GenerationMode.NEGATIVE
+
+
+def test_a_turn_without_content_is_refused(gateway):
+    """A conversation that is empty once it is translated is the caller's mistake; generated requests found it."""
+    empty = {"model": "", "max_tokens": 1, "messages": [{"role": "user", "content": []}], "tools": []}
+
+    assert call(gateway.url, "/v1/messages", empty).status == 400
 
 
 def test_the_document_holds_every_public_route(gateway):

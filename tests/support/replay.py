@@ -52,14 +52,19 @@ VENDORS: Mapping[str, Vendor] = {
     "huggingface": Vendor("HF_TOKEN", "hf_HfFakeKey0123456789abcdefghTAILhf", "/hf/v1"),
     "deepseek": Vendor("DEEPSEEK_API_KEY", "sk-DsFakeKey0123456789abcdefghTAILds", "/ds/v1"),
 }
+OWN_FORMATS: Mapping[str, Vendor] = {
+    "cohere": Vendor("COHERE_API_KEY", "CoFakeKey0123456789abcdefghTAILco", "/co"),
+    "ollama": Vendor("OLLAMA_API_KEY", "OlFakeKey0123456789abcdefghTAILol", "/ol"),
+}
 OPENAI_SPEAKERS = ("openai", "azure_openai", "mistral", "groq", "openrouter", "huggingface")
 FINISH_IS_END = frozenset({"huggingface"})
 
 
 def environment(upstream: FakeUpstream) -> dict[str, str]:
     """Return the variables that lead every vendor to the fake one."""
-    found = {vendor.key_name: vendor.key for vendor in VENDORS.values()}
-    for name, vendor in VENDORS.items():
+    vendors = {**VENDORS, **OWN_FORMATS}
+    found = {vendor.key_name: vendor.key for vendor in vendors.values()}
+    for name, vendor in vendors.items():
         found[f"LLM_GATE_{name.upper()}_BASE_URL"] = upstream.url + vendor.base
     return found
 
@@ -114,7 +119,7 @@ class Caller:
 
 def assert_no_credential(text: str) -> None:
     """Check that no vendor's key is in a text, neither whole nor by its ends."""
-    for vendor in VENDORS.values():
+    for vendor in (*VENDORS.values(), *OWN_FORMATS.values()):
         for piece in (vendor.key, vendor.key[:12], vendor.key[-6:]):
             assert piece not in text, f"{piece} shows: {text[:400]}"
 
@@ -325,6 +330,54 @@ def gemini_told(chunks: Sequence[Any]) -> Told:
         usage = (asked, counts.get("candidatesTokenCount", 0) + counts.get("thoughtsTokenCount", 0))
     text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
     return Told(((text, calls, "tool_calls" if calls and reason == "stop" else reason),), usage)
+
+
+_COHERE_ENDS = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop",
+    "MAX_TOKENS": "length",
+    "TOOL_CALL": "tool_calls",
+}
+
+
+def cohere_told(document: Any) -> Told:
+    """Read a complete answer of Cohere; the counts are the billed ones."""
+    message, billed = document["message"], document["usage"]["billed_units"]
+    text = "".join(part.get("text") or "" for part in message.get("content") or ())
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    calls = tuple((each["name"], _arguments(each["arguments"])) for each in functions)
+    usage = int(billed["input_tokens"]), int(billed["output_tokens"])
+    return Told(((text, calls, _COHERE_ENDS[document["finish_reason"]]),), usage)
+
+
+def cohere_stream_told(events: Iterable[Any]) -> Told:
+    """Read the events of a streamed answer of Cohere."""
+    text, calls = "", []
+    for event in (event for event in events if event != "[DONE]"):
+        delta = event.get("delta") or {}
+        said = delta.get("message") or {}
+        match event["type"]:
+            case "content-start" | "content-delta":
+                text += said["content"].get("text") or ""
+            case "tool-call-start":
+                calls.append(dict(said["tool_calls"]["function"]))
+            case "tool-call-delta":
+                calls[event["index"]]["arguments"] += said["tool_calls"]["function"]["arguments"]
+            case "message-end":
+                end = delta
+    message = {"content": [{"text": text}], "tool_calls": [{"function": call} for call in calls]}
+    return cohere_told({**end, "message": message})
+
+
+def ollama_told(lines: Sequence[Any]) -> Told:
+    """Read an answer of Ollama, or the lines of one."""
+    messages = [line["message"] for line in lines]
+    functions = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+    calls = tuple((each["name"], each["arguments"]) for each in functions)
+    last = lines[-1]
+    end = "tool_calls" if calls and last["done_reason"] == "stop" else last["done_reason"]
+    text = "".join(message["content"] or "" for message in messages)
+    return Told(((text, calls, end),), (last["prompt_eval_count"], last["eval_count"]))
 
 
 def native_told(document: Any) -> Told:

@@ -20,6 +20,7 @@ from llm_gate.dialects._json import (
     split_location,
 )
 from llm_gate.domain.errors import InvalidRequest
+from support.figures import property_of
 
 NASTY = st.text(alphabet=st.sampled_from('[]{}:,"\\/ u0dD8aé🙂\n'), max_size=20)
 VALUES = st.recursive(
@@ -40,6 +41,7 @@ def nested(depth):
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
+@property_of(most=2_000)
 @given(
     document=st.dictionaries(NASTY, VALUES, max_size=6),
     indent=st.sampled_from([None, 2]),
@@ -52,6 +54,7 @@ def test_any_document_is_split_faithfully(document, indent, ascii_only):
     assert {key: json.loads(bytes(raw)) for key, raw in fields.items()} == document
 
 
+@property_of(most=2_000)
 @given(document=st.dictionaries(NASTY, VALUES, min_size=1, max_size=4), data=st.data())
 def test_a_repeated_key_is_always_found(document, data):
     """A document in which a top-level key is repeated is refused, whatever stands around it."""
@@ -60,6 +63,7 @@ def test_a_repeated_key_is_always_found(document, data):
     assert refused(body.encode()) == "the body names the same key twice"
 
 
+@property_of()
 @given(body=st.binary(max_size=60))
 def test_random_bytes_are_split_or_refused(body):
     """Bytes of any kind end in fields or in a refusal, never in another error."""

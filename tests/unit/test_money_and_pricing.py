@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_gate.domain.money import format_usd, parse_usd, round_half_even, usd_decimal
+from llm_gate.domain.money import format_usd, parse_usd, read_nanos, round_half_even, usd_decimal
 from llm_gate.domain.pricing import Cost, Price, PriceCondition, cost_of, price_for
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, total_usage
 
 TODAY = date(2026, 11, 20)
 
@@ -256,6 +256,35 @@ def test_prices_of_pictures_do_not_price_tokens():
     pictures = (price("images", "0.04", per=1, width=1024, height=1024), *PLAIN)
     assert lines(pictures, input_tokens=1) == [("input_tokens", 1, 2500)]
     assert price_for(pictures, "images", Usage(), TODAY) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "nanos"),
+    [
+        ("0", 0),
+        ("0.00012", 120_000),
+        ("8.1e-05", 81_000),
+        ("1E+2", 100_000_000_000),
+        ("0.00016499999999999998", 165_000),
+        ("1e-99", 0),
+        ("-1", None),
+        ("1e999999999", None),
+        ("null", None),
+        ('"0.1"', None),
+        ("{}", None),
+        ("", None),
+    ],
+)
+def test_a_vendors_number_of_dollars(number, nanos):
+    """A vendor's cost is read to the nano-dollar, exponents included; anything but a plausible number is none."""
+    assert read_nanos(number) == nanos
+
+
+def test_vendor_costs_add_up_only_when_all_are_known():
+    """The vendor's cost of several calls is unknown when that of one is."""
+    one, other = Usage(input_tokens=1, vendor_cost_nanos=5), Usage(input_tokens=1, vendor_cost_nanos=7)
+    sums = [total_usage([one, other]), total_usage([one, Usage(input_tokens=1)])]
+    assert [found and found.vendor_cost_nanos for found in sums] == [12, None]
 
 
 COUNTS = st.integers(min_value=0, max_value=10**9)

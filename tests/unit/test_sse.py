@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_gate.dialects._sse import MAX_EVENT_BYTES, EventTooLargeError, SseParser
+from support.figures import property_of
 
 STREAM = (
     ': hello\n\nevent: note\ndata: {"text": "größer 🙂"}\n\n'
@@ -50,6 +51,7 @@ def test_every_split_offset_gives_the_same_events(line_end):
         assert seen([data[:place], data[place:]]) == EVENTS
 
 
+@property_of()
 @given(
     ends=st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=1, max_size=12),
     places=st.lists(st.integers(min_value=0, max_value=400), max_size=30),
@@ -69,12 +71,14 @@ def _ambiguous(lines, ends):
     return any(used[i] == "\r" and lines[i + 1] == "" and used[i + 1] == "\n" for i in range(len(lines) - 1))
 
 
+@property_of()
 @given(portions=st.lists(st.binary(max_size=40), max_size=20))
 def test_random_bytes_never_fail(portions):
     """Bytes that are no event stream are cut without an error, and alike however they are portioned."""
     assert seen(portions) == seen([b"".join(portions)])
 
 
+@property_of(most=2_000)
 @given(
     texts=st.lists(st.text(max_size=60), min_size=1, max_size=8),
     places=st.lists(st.integers(min_value=0, max_value=3000), max_size=20),

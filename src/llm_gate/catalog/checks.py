@@ -13,6 +13,13 @@ from llm_gate.domain.money import parse_usd
 
 # Lower case only: the name is also a part of environment variables, where case cannot be told apart.
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Ours begin alike, so that nobody takes them for a vendor's, and web pages may read them.
+_OUR_HEADER = re.compile(r"x-llm-gate-[a-z0-9-]+", re.IGNORECASE)
+_TAKEN_HEADERS = frozenset(
+    f"x-llm-gate-{name}"
+    for name in ("provider", "model", "attempts", "cost-usd", "dropped", "synthetic", "estimated")
+)
 _PICTURE_UNITS = frozenset({"images", "image_inputs"})
 
 
@@ -43,6 +50,7 @@ def catalog_faults(
     for provider, spec in specs.items():
         unread = parts[provider].unread if provider in parts else frozenset()
         found += _address_faults(spec, f"providers.{provider}", unread)
+        found += _header_faults(spec, f"providers.{provider}.reply_headers")
         known: dict[str, ModelSpec] = {}
         for model in spec.models:
             found += _name_faults(model, known, places[provider, model.name].path)
@@ -130,6 +138,16 @@ def _address_faults(spec: ProviderSpec, path: str, unread: frozenset[str]) -> It
     is_free = spec.auth.kind == "none" or spec.auth.names or spec.auth.optional or spec.regions
     if not is_free and "regions" not in unread:
         yield Fault(f"{path}.auth.env", "the name of an environment variable is missing")
+
+
+def _header_faults(spec: ProviderSpec, path: str) -> Iterator[Fault]:
+    for vendors, ours in spec.reply_headers.items():
+        if not _HEADER.fullmatch(vendors):
+            yield Fault(path, f"{vendors!r} is no header name")
+        if not _OUR_HEADER.fullmatch(ours):
+            yield Fault(f"{path}.{vendors}", "expected a header name that starts with x-llm-gate-")
+        elif ours.lower() in _TAKEN_HEADERS:
+            yield Fault(f"{path}.{vendors}", f"{ours!r} is a header that the gateway sets itself")
 
 
 def _is_http_url(text: str) -> bool:

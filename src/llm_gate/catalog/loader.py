@@ -218,6 +218,7 @@ def _model(provider: str, spec: ModelSpec) -> Model:
         replacement=spec.replacement,
         deployment=spec.deployment,
         region=spec.region,
+        api=spec.api,
         api_version=spec.api_version,
     )
 

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from llm_gate.dialects._json import ABSENT
 from llm_gate.dialects.anthropic_wire import DIALECT
-from llm_gate.dialects.openai_usage import add_cost, cost_number
+from llm_gate.dialects.openai_usage import add_cost, cost_number, vendor_cost
 from llm_gate.domain.messages import Part, TextPart, ThinkingPart, ToolCallPart
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.results import ChatResult, Choice, FinishReason
@@ -83,6 +83,7 @@ def write_usage(usage: Usage | None, cost: Cost | None) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "cost": cost_number(cost),
+        **vendor_cost(usage),
     }
 
 

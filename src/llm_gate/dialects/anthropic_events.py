@@ -122,7 +122,8 @@ class MessageEncoder:
             return b""
         self._has_begun, self._is_announced = True, False
         usage = write_usage(self._usage or Usage(), None)
-        del usage["cost"], usage["output_tokens_details"]
+        for later in ("cost", "vendor_cost", "output_tokens_details"):
+            usage.pop(later, None)
         message: dict[str, Any] = {
             "id": self._id,
             "type": "message",

@@ -1,6 +1,6 @@
 """The OpenAI dialect as one value: what a provider that speaks it can do."""
 
-from llm_gate.dialects.openai_chat import OpenAIChat
+from llm_gate.dialects.openai_either import OpenAIEither
 from llm_gate.dialects.openai_embeddings import OpenAIEmbedding
 from llm_gate.dialects.openai_errors import decode_error
 from llm_gate.domain.provider import Provider, Target
@@ -13,7 +13,8 @@ def address(target: Target, path: str) -> str:
 
 provider = Provider(
     dialect="openai",
+    apis=OpenAIEither.apis,
     decode_error=decode_error,
-    chat=OpenAIChat(address),
+    chat=OpenAIEither(address),
     embedding=OpenAIEmbedding(address),
 )

@@ -93,11 +93,17 @@ def _read(document: Any, status: int) -> VendorFailure:
 
 _UNNAMED = 502
 _REJECTED = 400
+# Words for what is wrong with the request, where no status says so.
+_CALLERS = frozenset(
+    {"invalid_request_error", "content_filter", "invalid_prompt", "failed_to_download_image"}
+)
+_CALLERS_PREFIXES = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
 
 
 def _status_of_codes(codes: list[str]) -> int:
     """Guess the status an error inside a 200 stands for, from its own words."""
-    return _REJECTED if "invalid_request_error" in codes or "content_filter" in codes else _UNNAMED
+    callers = any(code in _CALLERS or code.startswith(_CALLERS_PREFIXES) for code in codes)
+    return _REJECTED if callers else _UNNAMED
 
 
 def _http_status(value: Any) -> int | None:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from llm_gate.dialects.openai_messages import write_tool_call
 from llm_gate.dialects.openai_responses_items import seal
-from llm_gate.dialects.openai_usage import cost_number
+from llm_gate.dialects.openai_usage import cost_number, vendor_cost
 from llm_gate.domain.messages import Part, TextPart, ThinkingPart, ToolCallPart
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.results import ChatResult, Choice, FinishReason
@@ -178,4 +178,5 @@ def write_usage(usage: Usage, cost: Cost | None) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.total_tokens,
         "cost": cost_number(cost),
+        **vendor_cost(usage),
     }

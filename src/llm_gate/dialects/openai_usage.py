@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from llm_gate.dialects._json import is_given
 from llm_gate.dialects.openai_wire import CompletionDetails, PromptDetails, UsageBody
-from llm_gate.domain.money import format_usd
+from llm_gate.domain.money import format_usd, read_nanos
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.usage import Usage
 
@@ -22,9 +22,13 @@ def read_usage(raw: Raw) -> Usage | None:
     if not is_given(raw):
         return None
     try:
-        body = _decoder.decode(raw)
+        return count(_decoder.decode(raw))
     except msgspec.DecodeError:
         return None
+
+
+def count(body: UsageBody) -> Usage | None:
+    """Bring counts to the neutral form; None when they are absent, negative or absurd."""
     if body.prompt_tokens is None and body.completion_tokens is None:
         return None
     prompt = body.prompt_tokens_details or PromptDetails()
@@ -42,6 +46,7 @@ def read_usage(raw: Raw) -> Usage | None:
         output_tokens=output,
         reasoning_tokens=reasoning,
         audio_output_tokens=completion.audio_tokens or 0,
+        vendor_cost_nanos=read_nanos(bytes(body.cost).decode(errors="replace")) if body.cost else None,
     )
     counts = (
         usage.input_tokens,
@@ -71,16 +76,23 @@ def write_usage(usage: Usage, cost: Cost | None) -> dict[str, Any]:
             "audio_tokens": usage.audio_output_tokens,
         },
         "cost": cost_number(cost),
+        **vendor_cost(usage),
     }
+
+
+def vendor_cost(usage: Usage) -> dict[str, Any]:
+    """Return the field that shows a vendor's own cost beside ours; nothing where the vendor names none."""
+    nanos = usage.vendor_cost_nanos
+    return {} if nanos is None else {"vendor_cost": Raw(format_usd(nanos).encode())}
 
 
 def add_cost(raw: Raw | bytes, cost: Cost | None) -> dict[str, Any]:
     """Return a vendor's own usage object with our cost in it; a cost of the vendor's own is kept beside it."""
     fields: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Raw])
-    vendor_cost = fields.pop("cost", None)
+    theirs = fields.pop("cost", None)
     fields["cost"] = cost_number(cost)
-    if vendor_cost is not None:
-        fields["vendor_cost"] = vendor_cost
+    if theirs is not None:
+        fields["vendor_cost"] = theirs
     return fields
 
 

@@ -238,3 +238,4 @@ class UsageBody(Struct, frozen=True):
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
     prompt_cache_hit_tokens: int | None = None
+    cost: Raw = ABSENT

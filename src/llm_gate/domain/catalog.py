@@ -20,6 +20,7 @@ Operation = Literal[
     "search",
     "fine_tune",
 ]
+Api = Literal["chat", "responses"]
 Ability = Literal["tools", "images", "audio", "video", "files", "json_object", "json_schema", "thinking"]
 
 
@@ -67,7 +68,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model as written in a file. `deployment` is the vendor-side name where it differs from `name`.
 
     `retired_on` with `replacement` sends requests for the name to another model of the same provider from
-    that day on. `aliases` are other names of the same model.
+    that day on. `aliases` are other names of the same model. `api` is the provider's where it is not given.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replacement: str | None = None
     deployment: str | None = None
     region: str | None = None
+    api: Api | None = None
     api_version: str | None = None
 
 
@@ -93,6 +95,8 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `dialect` names the wire format; `module` a file in providers/ where the vendor needs code of its own.
     `rank` orders the providers that are tried when nobody names one (none: never). `finish_is_end` is for
     vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
+    `api` says which of the OpenAI dialect's two forms of chat is spoken ("chat" if nothing says otherwise).
+    `reply_headers` maps headers of the vendor's answers to those of ours that show them.
     `synthetic` marks every answer as made up.
     """
 
@@ -104,6 +108,7 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     base_url: str | None = None
     auth: AuthSpec = AuthSpec(kind="none")
     regions: tuple[RegionSpec, ...] = ()
+    api: Api | None = None
     api_version: str | None = None
     api_version_env: str | None = None
     base_url_env: str | None = None
@@ -114,6 +119,7 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     drop: tuple[str, ...] = ()
     rename: Mapping[str, str] = {}
     control_header: str | None = None
+    reply_headers: Mapping[str, str] = {}
     synthetic: bool = False
     ca_file: str | None = None
     enabled: bool = True
@@ -139,6 +145,7 @@ class Model(Struct, frozen=True, kw_only=True):
     replacement: str | None = None
     deployment: str | None = None
     region: str | None = None
+    api: Api | None = None
     api_version: str | None = None
     listed: bool = True
 

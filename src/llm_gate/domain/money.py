@@ -8,6 +8,8 @@ NANOS_PER_USD = 1_000_000_000
 
 # Decimal itself would also take exponents, underscores and digits of any script.
 _AMOUNT = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,30})?")
+# Exponents are bounded, since a large one makes a number that fills the memory.
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,40})?(?:[eE](?:-[0-9]{1,2}|\+?0?[0-9]))?")
 
 
 def parse_usd(text: str) -> Fraction:
@@ -19,6 +21,11 @@ def parse_usd(text: str) -> Fraction:
     if _AMOUNT.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a plain, non-negative decimal amount")
     return Fraction(text) * NANOS_PER_USD
+
+
+def read_nanos(number: str) -> int | None:
+    """Read a JSON number of dollars as a vendor writes it, rounded to nano-dollars; None for anything else."""
+    return round(Fraction(number) * NANOS_PER_USD) if _NUMBER.fullmatch(number) else None
 
 
 def round_half_even(amount: Fraction) -> int:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from llm_gate.domain.catalog import Model, ProviderSpec
+from llm_gate.domain.catalog import Api, Model, ProviderSpec
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import ChatEvent
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
@@ -156,10 +156,11 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     `decode_error` turns any reply with a status of 300 or above into the typed error. `respond` answers
     requests inside the process, for a provider that needs no network (given the request and the time in
-    seconds since 1970).
+    seconds since 1970). `apis` are the forms of chat that a target's `api` chooses from; none where there is but one.
     """
 
     dialect: str
+    apis: tuple[Api, ...] = ()
     decode_error: Callable[[HttpReply, Target], ProviderError]
     chat: ChatCodec | None = None
     embedding: EmbeddingCodec | None = None

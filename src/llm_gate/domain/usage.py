@@ -10,7 +10,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Token counts of one call, in one convention for all vendors.
 
     `input_tokens` includes cached, cache-writing and audio input; `output_tokens` includes reasoning and
-    audio output. Dialects convert to and from their own conventions.
+    audio output. Dialects convert to and from their own conventions. `vendor_cost_nanos` is what the vendor itself
+    says the call cost, in nano-dollars; it is shown beside our cost and never taken for it.
     """
 
     input_tokens: int = 0
@@ -21,6 +22,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
     audio_output_tokens: int = 0
     source: Literal["measured", "estimated"] = "measured"
+    vendor_cost_nanos: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -35,6 +37,7 @@ def total_usage(usages: Iterable[Usage | None]) -> Usage | None:
         if usage is None:
             return None
         known.append(usage)
+    vendor_costs = [usage.vendor_cost_nanos for usage in known if usage.vendor_cost_nanos is not None]
     return Usage(
         input_tokens=sum(usage.input_tokens for usage in known),
         cached_input_tokens=sum(usage.cached_input_tokens for usage in known),
@@ -44,4 +47,5 @@ def total_usage(usages: Iterable[Usage | None]) -> Usage | None:
         reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
         audio_output_tokens=sum(usage.audio_output_tokens for usage in known),
         source="estimated" if any(usage.source == "estimated" for usage in known) else "measured",
+        vendor_cost_nanos=sum(vendor_costs) if known and len(vendor_costs) == len(known) else None,
     )

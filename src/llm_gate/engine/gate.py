@@ -1,7 +1,7 @@
 """The pipeline every call goes through: resolve, attempt, settle; the same for every operation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from time import perf_counter
@@ -30,6 +30,7 @@ HOP_HEADER = "x-llm-gate-hop"
 
 _FIRST_FAILURE_STATUS = 300
 _LOOP_STATUS = 508
+_SHOWN_CHARS = 256
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Answer(Struct, Generic[T], frozen=True, kw_only=True):
     """A complete answer and how it came about.
 
     `usage` and `cost` are of all calls it took; `upstream_s` is the time spent waiting for providers.
+    `shown_headers` are those of the provider's answer that the caller is to see, under our names.
     """
 
     result: T
@@ -47,6 +49,7 @@ class Answer(Struct, Generic[T], frozen=True, kw_only=True):
     attempts: int
     dropped: tuple[str, ...]
     upstream_s: float
+    shown_headers: Mapping[str, str] = {}
 
 
 class Attempted(Struct, Generic[T], frozen=True, kw_only=True):
@@ -55,6 +58,7 @@ class Attempted(Struct, Generic[T], frozen=True, kw_only=True):
     result: T
     usages: tuple[Usage | None, ...]
     dropped: tuple[str, ...]
+    shown_headers: Mapping[str, str]
 
 
 class Gate:
@@ -98,24 +102,27 @@ class Gate:
     ) -> Attempted[ChatResult]:
         codec = _chat_codec(target)
         dropped: tuple[str, ...] = ()
+        shown: Mapping[str, str] = {}
 
         async def ask(asked: ChatRequest) -> ChatResult:
-            nonlocal dropped
+            nonlocal dropped, shown
             encoded = codec.encode(asked, target)
             dropped = encoded.dropped
             reply = await self._send(working, encoded, target, context)
+            shown = _shown(reply.headers, target)
             return codec.decode(reply, asked, target)
 
         if not is_structured(request):
             result = await ask(request)
-            return Attempted(result=result, usages=(result.usage,), dropped=dropped)
+            return Attempted(result=result, usages=(result.usage,), dropped=dropped, shown_headers=shown)
         checked = await ask_in_form(request, target, ask, self._check)
         if not checked.rejected:
-            return Attempted(result=checked.result, usages=(checked.result.usage,), dropped=dropped)
+            usages: tuple[Usage | None, ...] = (checked.result.usage,)
+            return Attempted(result=checked.result, usages=usages, dropped=dropped, shown_headers=shown)
         usages = tuple(each.usage for each in (*checked.rejected, checked.result))
         # What the vendor said of the last try alone no longer tells what was consumed.
         result = structs.replace(checked.result, usage=total_usage(usages), wire=None)
-        return Attempted(result=result, usages=usages, dropped=dropped)
+        return Attempted(result=result, usages=usages, dropped=dropped, shown_headers=shown)
 
     async def embed(self, request: EmbeddingRequest, context: CallContext) -> Answer[EmbeddingResult]:
         """Turn texts into vectors."""
@@ -128,7 +135,12 @@ class Gate:
                 encoded = codec.encode(request, target)
                 reply = await self._send(working, encoded, target, context)
                 result = codec.decode(reply, request, target)
-                return Attempted(result=result, usages=(result.usage,), dropped=encoded.dropped)
+                return Attempted(
+                    result=result,
+                    usages=(result.usage,),
+                    dropped=encoded.dropped,
+                    shown_headers=_shown(reply.headers, target),
+                )
 
             return await _answer(working, targets, attempt, context)
         finally:
@@ -186,6 +198,7 @@ class Gate:
             stream = ChatAnswerStream(
                 target=target,
                 dropped=encoded.dropped,
+                shown_headers=_shown(reply.headers, target),
                 price=lambda usage: _price(target, usage, context.received_at),
                 decoder=codec.open_stream(request, target),
                 silence=silence,
@@ -217,6 +230,7 @@ async def _answer(
         attempts=attempts + len(costs) - 1,
         dropped=attempted.dropped,
         upstream_s=perf_counter() - started_s,
+        shown_headers=attempted.shown_headers,
     )
 
 
@@ -229,6 +243,16 @@ def _failure(reply: HttpReply, target: Target) -> GateError:
         # Only another gateway says this: the address of the provider leads back to one of them.
         return LoopDetected(f"the address of provider {target.provider!r} leads back to this gateway")
     return target.deployment.codecs.decode_error(reply, target)
+
+
+def _shown(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:
+    """Return what the caller is to see of an answer's headers, under our names."""
+    named = target.deployment.spec.reply_headers
+    return {
+        ours: headers[name][:_SHOWN_CHARS]
+        for name, ours in ((vendors.lower(), ours.lower()) for vendors, ours in named.items())
+        if name in headers
+    }
 
 
 def _price(target: Target, usage: Usage | None, at: datetime) -> Cost | None:

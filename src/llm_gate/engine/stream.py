@@ -7,7 +7,7 @@ one cancels that wait and turns it into a ProviderTimeout.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -83,7 +83,8 @@ class ChatAnswerStream:
     """A chat answer whose first events have arrived. Iterate `batches` once, and `close` in any case.
 
     `usage`, `finish_reason` and `is_complete` are filled while the stream runs. `attempts` counts the targets
-    that were tried; `dropped` names the hints that could not be carried over.
+    that were tried; `dropped` names the hints that could not be carried over; `shown_headers` are those of the
+    provider's answer that the caller is to see, under our names.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class ChatAnswerStream:
         price: Callable[[Usage | None], Cost | None],
         decoder: ChatStream,
         silence: Silence,
+        shown_headers: Mapping[str, str],
     ) -> None:
         self.target = target
         self.dropped = dropped
+        self.shown_headers = shown_headers
         self.price = price
         self.attempts = 1
         self.usage: Usage | None = None

@@ -26,6 +26,7 @@ class EdgeRules(Struct, frozen=True, kw_only=True):
 
     guard: Guard
     control_headers: tuple[str, ...]
+    shown_headers: tuple[str, ...]
     max_body_bytes: int
     log_prompts: bool
     log_access: Callable[[Mapping[str, Any]], None]
@@ -84,7 +85,7 @@ class Application:
         try:
             if origin is not None:
                 if rules.guard.shares_with(origin):
-                    exchange.sharing_headers = sharing_headers(origin)
+                    exchange.sharing_headers = sharing_headers(origin, rules.shown_headers)
                 if is_preflight(exchange):
                     await self._preflight(exchange, rules)
                     return

@@ -31,7 +31,6 @@ _EXPOSED = (
     "x-should-retry",
     "retry-after",
 )
-_EXPOSED_VALUE = ", ".join(_EXPOSED).encode()
 _MAX_AGE_S = 600
 
 
@@ -40,11 +39,14 @@ def is_preflight(exchange: Exchange) -> bool:
     return exchange.method == "OPTIONS" and "access-control-request-method" in exchange.headers
 
 
-def sharing_headers(origin: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers that let a page of an origin read an answer."""
+def sharing_headers(origin: str, shown_headers: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that let a page of an origin read an answer.
+
+    `shown_headers` are those of ours that show headers of a provider's answer.
+    """
     return (
         (b"access-control-allow-origin", printable(origin).encode()),
-        (b"access-control-expose-headers", _EXPOSED_VALUE),
+        (b"access-control-expose-headers", ", ".join((*_EXPOSED, *shown_headers)).encode()),
         (b"vary", b"origin"),
     )
 

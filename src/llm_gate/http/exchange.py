@@ -148,6 +148,7 @@ class Exchange:
             "input_tokens": usage.input_tokens if usage is not None else None,
             "output_tokens": usage.output_tokens if usage is not None else None,
             "cost_nanos": cost.nanos if cost is not None else None,
+            "vendor_cost_nanos": usage.vendor_cost_nanos if usage is not None else None,
             "upstream_ms": round(upstream_s * 1000, 2),
         }
 

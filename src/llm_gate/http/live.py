@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from llm_gate.bootstrap import load_working
 from llm_gate.configuration import Source, placed_faults
 from llm_gate.domain.errors import GateFault
@@ -67,6 +69,7 @@ class LiveConfiguration:
         fixed = _needs_restart(self._settings, settings)
         if fixed:
             _logger.warning("a restart is needed for some settings", extra={"error": ", ".join(fixed)})
+        settings = _as_started(self._settings, settings)
         self._apply(settings, working)
         self._settings = settings
         _logger.info("the configuration was taken over")
@@ -88,6 +91,20 @@ def _needs_restart(old: Settings, new: Settings) -> list[str]:
         "timeouts.heartbeat_s": (old.timeouts.heartbeat_s, new.timeouts.heartbeat_s),
     }
     return [name for name, (before, after) in pairs.items() if before != after]
+
+
+def _as_started(old: Settings, new: Settings) -> Settings:
+    """Return the new settings with what the process goes on with: who may call hangs on where it really listens."""
+    started = old.server
+    server = structs.replace(
+        new.server,
+        host=started.host,
+        port=started.port,
+        workers=started.workers,
+        data_dir=started.data_dir,
+    )
+    timeouts = structs.replace(new.timeouts, heartbeat_s=old.timeouts.heartbeat_s)
+    return structs.replace(new, server=server, api=old.api, timeouts=timeouts)
 
 
 def _stamp(files: tuple[Path, ...]) -> _Stamp:

@@ -181,7 +181,9 @@ async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> N
         answer.target, answer.usage, cost, attempts=answer.attempts, upstream_s=answer.upstream_s
     )
     headers: dict[str, str] = dict(
-        answer_headers(answer.target, attempts=answer.attempts, dropped=answer.dropped)
+        answer_headers(
+            answer.target, attempts=answer.attempts, dropped=answer.dropped, shown=answer.shown_headers
+        )
     )
     if cost is not None:
         headers["x-llm-gate-cost-usd"] = format_usd(cost.nanos)

@@ -142,6 +142,13 @@ def _edge_rules(settings: Settings, gateway: Gateway) -> EdgeRules:
             for entry in gateway.directory.catalog.providers.values()
             if entry.spec.control_header is not None
         ),
+        shown_headers=tuple(
+            dict.fromkeys(
+                ours.lower()
+                for entry in gateway.directory.catalog.providers.values()
+                for ours in entry.spec.reply_headers.values()
+            )
+        ),
         max_body_bytes=settings.server.max_body_bytes,
         log_prompts=settings.logging.prompts,
         log_access=configure_logging(

@@ -89,7 +89,12 @@ async def send_stream(
         stream = task.result()
         if heartbeat is None:
             await exchange.begin_stream(
-                answer_headers(stream.target, attempts=stream.attempts, dropped=stream.dropped)
+                answer_headers(
+                    stream.target,
+                    attempts=stream.attempts,
+                    dropped=stream.dropped,
+                    shown=stream.shown_headers,
+                )
             )
             heartbeat = Heartbeat(exchange, heartbeat_s, beat)
         exchange.log["first_event_ms"] = round((perf_counter() - started_s) * 1000, 2)
@@ -120,9 +125,12 @@ async def _settle(exchange: Exchange, task: asyncio.Future[ChatAnswerStream], st
     exchange.log["stream"] = "complete" if stream.is_complete else "cut"
 
 
-def answer_headers(target: Target, *, attempts: int, dropped: Sequence[str]) -> Mapping[str, str]:
-    """Return the headers that say who answered and how."""
+def answer_headers(
+    target: Target, *, attempts: int, dropped: Sequence[str], shown: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the headers that say who answered and how; `shown` are the provider's own, under our names."""
     headers = {
+        **shown,
         "x-llm-gate-provider": target.provider,
         "x-llm-gate-model": target.model.name,
         "x-llm-gate-attempts": str(attempts),

@@ -43,6 +43,7 @@ ENV_FILE = Path(".env")
 _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 _API_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_MANY_DIGITS = re.compile(r"[\d_]{4000}")
 
 _Found = list[tuple[Place, str]]
 
@@ -204,6 +205,11 @@ def _file_source(file: Path | None, text: str, found: _Found) -> _Source:
         found.append((Place(file=str(file), line=line), f"{message[:1].lower()}{message[1:]}"))
     except RecursionError:
         found.append((Place(file=str(file)), "nested too deeply"))
+    except ValueError:
+        # Not a syntax error to tomllib: Python refuses to read integers of thousands of digits.
+        digits = _MANY_DIGITS.search(text)
+        place = Place(file=str(file), line=text.count("\n", 0, digits.start()) + 1 if digits else None)
+        found.append((place, "a number has too many digits"))
     return _source(tables, lambda path: Place(file=str(file), line=line_of(text, path), key=path))
 
 

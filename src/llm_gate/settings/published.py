@@ -36,25 +36,32 @@ def config_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "llm-gate.toml",
-        **_without_defaults(reference),
-        "$defs": _without_defaults(components),
+        **_tidy(reference),
+        "$defs": _tidy(components),
     }
 
 
 def _path_schema(kind: type) -> dict[str, Any]:
+    """Describe a path; msgspec expects NotImplementedError for every other type."""
     if kind is Path:
         return {"type": "string"}
     raise NotImplementedError(kind)
 
 
-def _without_defaults(schema: Any) -> Any:
-    """Leave out defaults that are whole tables: they would only repeat what stands beside them."""
+def _tidy(schema: Any) -> Any:
+    """Leave out defaults that are whole tables, and write each description on one line.
+
+    Such defaults only repeat what stands beside them; the blanks of a docstring differ between Python versions.
+    """
     if isinstance(schema, list):
-        return [_without_defaults(item) for item in schema]
+        return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: _without_defaults(value)
+    kept = {
+        key: _tidy(value)
         for key, value in schema.items()
         if not (key == "default" and isinstance(value, dict | list))
     }
+    if isinstance(kept.get("description"), str):
+        kept["description"] = " ".join(kept["description"].split())
+    return kept

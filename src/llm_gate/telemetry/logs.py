@@ -39,6 +39,7 @@ FIELDS = frozenset(
         "upstream_ms",
         "upstream_status",
         "user",
+        "vendor_cost_usd",
     }
 )
 """Whatever else somebody puts into a log call is left out."""
@@ -109,6 +110,9 @@ class _AccessLines:
         cost_nanos = fields.get("cost_nanos")
         if cost_nanos is not None:
             line["cost_usd"] = format_usd(cost_nanos)
+        vendor_cost_nanos = fields.get("vendor_cost_nanos")
+        if vendor_cost_nanos is not None:
+            line["vendor_cost_usd"] = format_usd(vendor_cost_nanos)
         self._out.write(self._renderer(None, "", line) + "\n")
         self._out.flush()
 

@@ -166,6 +166,9 @@ def _chat(body: dict[str, Any], key: str, now_s: int) -> tuple[list[bytes], dict
             raise InvalidRequest(f"{name}: the sandbox cannot do this", param=name)
     if set(body.get("modalities") or ["text"]) != {"text"}:
         raise InvalidRequest("modalities: the sandbox answers in text only", param="modalities")
+    if not body["messages"]:
+        # Turns without any content vanish when other formats are translated.
+        raise InvalidRequest("messages: the sandbox needs at least one with content", param="messages")
     head = {
         "id": f"chatcmpl-sandbox-{key}",
         "created": now_s,
