@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -185,6 +186,8 @@ class _Places:
         if override or (not named and "base_url" in _written(self._settings, name)):
             # An address written for the gateway is checked even where no key makes use of it.
             self._place(base_url or "", None, None, faults)
+        if spec.ca_file is not None and not _holds_certificates(spec.ca_file):
+            faults.append(Fault(f"providers.{name}.ca_file", "cannot be read as a file of certificates"))
         places: list[_Place] = []
         free = spec.auth.kind == "none" or spec.auth.optional
         if base_url is not None and (secret is not None or (free and (explicit or spec.synthetic))):
@@ -292,6 +295,14 @@ def _completed(host: str, usual: str | None) -> str:
     except ValueError:
         port = None
     return parts.geturl() if port is None else parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
+
+
+def _holds_certificates(path: str) -> bool:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:
+        return False
+    return True
 
 
 def variable_of(provider: str, what: str) -> str:

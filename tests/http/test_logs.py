@@ -50,3 +50,11 @@ def test_two_workers_share_one_port():
     with running_gateway(arguments=("--workers", "2")) as double:
         for _ in range(20):
             assert call(double.url, CHAT, ASK).status == 200
+
+
+def test_request_ids_are_unique():
+    """Every request without an id of the caller's gets one of its own, in every process."""
+    with running_gateway(arguments=("--workers", "2")) as double:
+        ids = {call(double.url, "/healthz").headers["x-request-id"] for _ in range(50)}
+
+        assert len(ids) == 50

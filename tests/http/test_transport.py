@@ -1,8 +1,10 @@
 """How providers are reached: certificates, redirects, bounded answers, credentials in headers only."""
 
+import subprocess
+
 import pytest
 
-from support.gateway import running_gateway
+from support.gateway import COMMAND, clean_environment, running_gateway
 from support.upstream import CERTIFICATE, Answer, fake_upstream
 from support.web import call
 
@@ -134,3 +136,21 @@ def test_unlisted_models_pass_through_without_a_cost(fronted, upstream):
     assert upstream.only.json["model"] == "brand-new"
     assert answer.json["usage"]["cost"] is None
     assert "x-llm-gate-cost-usd" not in answer.headers
+
+
+def test_a_ca_file_that_cannot_be_read_is_a_fault(tmp_path):
+    """A ca_file is read before anything starts, not at the first call."""
+    (tmp_path / "llm-gate.toml").write_text('[providers.openai]\nca_file = "nowhere.pem"\n', encoding="utf-8")
+    done = subprocess.run(
+        [COMMAND, "check", "--no-env-file"],
+        cwd=tmp_path,
+        env=clean_environment({"OPENAI_API_KEY": KEY}),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "llm-gate.toml:2" in done.stdout
+    assert "providers.openai.ca_file" in done.stdout

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+from secrets import token_hex
 from typing import Any
 
 from msgspec import Struct
@@ -49,6 +51,9 @@ class Application:
         self._surfaces = tuple(surfaces)
         self._on_start = on_start
         self._on_stop = on_stop
+        # Unique over processes and restarts, without asking the system for chance at every request.
+        self._id_prefix = token_hex(8)
+        self._serial = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of the ASGI server."""
@@ -60,6 +65,7 @@ class Application:
                 scope,
                 receive,
                 send,
+                fresh_id=f"req_{self._id_prefix}{next(self._serial):016x}",
                 max_body_bytes=rules.max_body_bytes,
                 log_prompts=rules.log_prompts,
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
-from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
@@ -46,10 +45,17 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """One request on its way through the edge."""
+    """One request on its way through the edge; `fresh_id` names it where the caller did not."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int, log_prompts: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        fresh_id: str,
+        max_body_bytes: int,
+        log_prompts: bool,
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -59,7 +65,7 @@ class Exchange:
         self.query: bytes = scope.get("query_string", b"")
         self.received_at = datetime.now(UTC)
         self._started_s = perf_counter()
-        self.request_id = _sane(self.headers.get("x-request-id")) or f"req_{token_hex(16)}"
+        self.request_id = _sane(self.headers.get("x-request-id")) or fresh_id
         self.path_value = ""
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}

@@ -85,6 +85,10 @@ def configure_logging(
     root.handlers[:] = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    # A level that the configuration no longer names must not outlive a reload.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(f"{ROOT}.provider."):
+            logging.getLogger(name).setLevel(logging.NOTSET)
     for provider, provider_level in provider_levels.items():
         logging.getLogger(f"{ROOT}.provider.{provider}").setLevel(provider_level.upper())
     if not logging.getLogger(f"{ROOT}.access").isEnabledFor(logging.INFO):
