@@ -2,21 +2,84 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
 from msgspec import Struct
 
+from llm_gate.domain.plans import Limits
 
-class Caller(Struct, frozen=True, kw_only=True):
-    """The subject of a call. `application` is the client id, `user` the id the application gave."""
+KeyScope = Literal["inference", "usage:read", "admin"]
 
+DEFAULT_TENANT = "default"
+LOCAL_APPLICATION = "local"
+"""The application of a caller who names none and needs no key."""
+
+
+class VirtualKey(Struct, frozen=True, kw_only=True):
+    """A key issued by the gateway. The key itself is kept nowhere; `digest` is its keyed hash, `prefix` is shown.
+
+    A key bound to a `user` acts for nobody else. `limits` and `allowed_models` bind beside the plan's.
+    `retires_at_ms` is when a rotated key stops working, `expires_at_ms` when any does.
+    """
+
+    id: str
+    digest: bytes
+    prefix: str
+    name: str = ""
+    tenant: str = DEFAULT_TENANT
+    application: str
+    user: str | None = None
+    scopes: frozenset[KeyScope] = frozenset({"inference"})
+    allowed_models: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    created_at_ms: int = 0
+    expires_at_ms: int | None = None
+    retires_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+    replaced_by: str | None = None
+
+    def is_valid(self, at_ms: int) -> bool:
+        """Tell whether the key works at an instant."""
+        ends = (self.expires_at_ms, self.retires_at_ms, self.revoked_at_ms)
+        return all(end is None or at_ms < end for end in ends)
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who presented what: a key, the operator's own, or nothing where none is needed.
+
+    `application` is None where the caller may name it.
+    """
+
+    tenant: str = DEFAULT_TENANT
     application: str | None = None
     user: str | None = None
+    key: VirtualKey | None = None
+    scopes: frozenset[KeyScope] = frozenset({"inference", "usage:read"})
+
+
+ANYONE = Identity()
+"""A caller in local mode."""
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """The subject of a call: `application` is the client id, `user` the id it gave, or the application itself."""
+
+    tenant: str = DEFAULT_TENANT
+    application: str = LOCAL_APPLICATION
+    user: str = LOCAL_APPLICATION
+    key: VirtualKey | None = None
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key that was presented."""
+        return None if self.key is None else self.key.id
 
 
 class CallContext(Struct, frozen=True, kw_only=True):
     """One call's frame. `headers` are the inbound headers by lower-case name.
 
     `deadline_s` bounds the whole call, in seconds from its start; `hops` lists the gateways it came through.
+    `endpoint` is the route's path, for the records. `quote_id` names a quote whose hold the call spends from.
     """
 
     request_id: str
@@ -26,3 +89,5 @@ class CallContext(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     deadline_s: float = 600.0
     hops: tuple[str, ...] = ()
+    endpoint: str = ""
+    quote_id: str | None = None

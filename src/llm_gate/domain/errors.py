@@ -2,7 +2,7 @@
 
 GateError                       code, message, details
 ├── CallerError                 the caller must change something
-│   ├── InvalidRequest  NotAuthenticated  NotAllowed  NotFound  Conflict
+│   ├── InvalidRequest  NotAuthenticated  NotAllowed  NotFound  Conflict  QuotaExceeded
 │   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected
 ├── ProviderError               provider, model, upstream status, safe excerpt
 │   ├── ProviderUnavailable  ProviderTimeout            another try may work
@@ -11,12 +11,15 @@ GateError                       code, message, details
 │   ├── BadProviderResponse (AnswerNotInForm)           the answer cannot be trusted
 │   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
 ├── AllAttemptsFailed           every ProviderError in order
-└── GateFault                   ours: storage, configuration
+└── GateFault (StoreUnavailable)   ours: storage, configuration
 """
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 EXCERPT_CHARS = 500
 
@@ -113,6 +116,41 @@ class MethodNotAllowed(CallerError):
     def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
+
+
+class QuotaFacts(Struct, frozen=True, kw_only=True):
+    """What stands behind a refusal: the limit, and how far it is used.
+
+    `used`, `held` (by calls under way), `cap` and `wanted` are in the limit's unit, nano-dollars where `is_money`.
+    `resets_at` is when its window ends. `heals` tells whether waiting helps at all: it does not where the plan does
+    not include the thing, or the subscription has run out (`expired_at`). `upgrade_to` is a plan that has room.
+    """
+
+    limit_name: str
+    plan: str
+    scope: str = "user"
+    provider: str | None = None
+    operation: str | None = None
+    used: int = 0
+    held: int = 0
+    cap: int | None = None
+    wanted: int = 0
+    is_money: bool = False
+    resets_at: datetime | None = None
+    expired_at: datetime | None = None
+    heals: bool = True
+    upgrade_to: str | None = None
+
+
+class QuotaExceeded(CallerError):
+    """A limit of the caller's plan, key, application or tenant leaves no room; nothing was spent."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, facts: QuotaFacts, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.facts = facts
+        self.retry_after_s = retry_after_s
 
 
 class Conflict(CallerError):
@@ -261,3 +299,10 @@ class GateFault(GateError):
     """The gateway itself is broken or misconfigured."""
 
     code = "internal_error"
+
+
+class StoreUnavailable(GateFault):
+    """The store that keeps the ledger cannot be reached now. Nothing was sent to a provider without it."""
+
+    code = "store_unavailable"
+    retry_after_s = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gate.domain.access import CallContext, Caller
+from llm_gate.domain.access import LOCAL_APPLICATION, CallContext, Caller
 from llm_gate.domain.errors import RequestTimedOut, TooLarge, UnsupportedMedia
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
@@ -131,12 +131,13 @@ class Exchange:
 
     def context(self, *, user: str | None = None) -> CallContext:
         """Return the call's frame; `user` stands in where no X-User-Id header was sent."""
-        user = self.headers.get("x-user-id") or user
+        application = self.client_id or LOCAL_APPLICATION
+        user = self.headers.get("x-user-id") or user or application
         self.log["user"] = user
         hops = self.headers.get("x-llm-gate-hop", "")
         return CallContext(
             request_id=self.request_id,
-            caller=Caller(application=self.client_id, user=user),
+            caller=Caller(application=application, user=user),
             received_at=self.received_at,
             headers=self.headers,
             correlation_id=self.correlation_id,

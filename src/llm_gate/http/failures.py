@@ -29,7 +29,9 @@ from llm_gate.domain.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    QuotaExceeded,
     RequestTimedOut,
+    StoreUnavailable,
     TooLarge,
     UnsupportedMedia,
 )
@@ -42,6 +44,7 @@ STATUS: Mapping[type[GateError], int] = {
     MethodNotAllowed: 405,
     RequestTimedOut: 408,
     Conflict: 409,
+    QuotaExceeded: 429,
     TooLarge: 413,
     UnsupportedMedia: 415,
     LoopDetected: 508,
@@ -58,6 +61,7 @@ STATUS: Mapping[type[GateError], int] = {
     ContentFiltered: 400,
     ProviderError: 502,
     AllAttemptsFailed: 502,
+    StoreUnavailable: 503,
     GateFault: 500,
     GateError: 500,
 }
@@ -109,7 +113,7 @@ def failure_of(error: GateError, *, request_id: str = "") -> Failure:
     wait_s = _retry_after_s(error)
     if wait_s is not None:
         headers["retry-after"] = str(min(math.ceil(wait_s), _MAX_RETRY_AFTER_S))
-    if all(isinstance(each, _NO_RETRY) for each in _parts(error)):
+    if all(isinstance(each, _NO_RETRY) for each in _parts(error)) or isinstance(error, QuotaExceeded):
         headers["x-should-retry"] = "false"
     if isinstance(error, NotAuthenticated):
         headers["www-authenticate"] = "Bearer"
@@ -140,4 +144,6 @@ def _retry_after_s(error: GateError) -> float | None:
     if isinstance(error, AllAttemptsFailed):
         waits = [each.retry_after_s for each in error.errors if each.retry_after_s is not None]
         return min(waits) if waits else None
-    return error.retry_after_s if isinstance(error, ProviderError) else None
+    return (
+        error.retry_after_s if isinstance(error, ProviderError | QuotaExceeded | StoreUnavailable) else None
+    )

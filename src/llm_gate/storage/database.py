@@ -1,0 +1,162 @@
+"""Where the tables live: SQLite in the data folder, or PostgreSQL by its address; connections and their rules.
+
+The ledger has a connection and a thread of its own (`connect`). Everything else goes through `read` and `write`, which
+run a function in a small pool of threads, so that a slow question never holds up admission or the event loop.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from llm_gate.domain.errors import StoreUnavailable
+from llm_gate.domain.secret import Secret
+
+T = TypeVar("T")
+Kind = Literal["sqlite", "postgresql"]
+
+FILE_NAME = "llm-gate.db"
+_THREADS = 4
+_BUSY_S = 5.0
+_CONNECT_S = 3
+_STATEMENT_MS = 30_000
+_SQLITE_RULES = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA temp_store=MEMORY",
+)
+
+
+class Database:
+    """One database and the ways to it."""
+
+    def __init__(self, *, kind: Kind, engine: Engine, connect: Callable[[], Any]) -> None:
+        self.kind = kind
+        self.engine = engine
+        self.connect = connect
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store")
+
+    async def read(self, question: Callable[[Connection], T]) -> T:
+        """Ask something in a thread of the pool, in one consistent view.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.ask, question)
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Change something in a thread of the pool, in one transaction.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached; nothing has changed.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.change, change)
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """Ask something in this thread."""
+        return self._guarded(lambda: self._in_transaction(question, writes=False))
+
+    def change(self, change: Callable[[Connection], T]) -> T:
+        """Change something in this thread, in one transaction."""
+        return self._guarded(lambda: self._in_transaction(change, writes=True))
+
+    def _in_transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        with self.engine.connect() as connection:
+            # Whoever will write says so at the start: on SQLite a reader cannot become a writer without risk.
+            connection = connection.execution_options(writes=writes)
+            with connection.begin():
+                return work(connection)
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise StoreUnavailable(f"the store cannot be reached: {_reason(error)}") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise StoreUnavailable("the store closed the connection") from error
+            raise
+
+    def close(self) -> None:
+        """Close every connection of the pool."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.engine.dispose()
+
+
+def open_sqlite(data_dir: Path) -> Database:
+    """Open the embedded database of a data folder; the file is made when it is first written to."""
+    path = data_dir / FILE_NAME
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        for rule in _SQLITE_RULES:
+            connection.execute(rule)
+        return connection
+
+    engine = sqlalchemy.create_engine(
+        sqlalchemy.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": _BUSY_S, "check_same_thread": False},
+        pool_size=_THREADS,
+        poolclass=sqlalchemy.QueuePool,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy begins transactions itself; the driver's own way would begin them too late for reads.
+        connection.isolation_level = None
+        for rule in _SQLITE_RULES:
+            connection.execute(rule)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
+        )
+
+    return Database(kind="sqlite", engine=engine, connect=connect)
+
+
+def open_postgresql(address: Secret) -> Database:
+    """Open a PostgreSQL database by its address, `postgresql://user:password@host/name`."""
+    import psycopg  # noqa: PLC0415 - an optional driver: nobody else pays for loading it
+
+    url = sqlalchemy.make_url(address.reveal()).set(drivername="postgresql+psycopg")
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    options = f"-c statement_timeout={_STATEMENT_MS} -c idle_in_transaction_session_timeout={_STATEMENT_MS}"
+
+    def connect() -> Any:
+        return psycopg.connect(plain, connect_timeout=_CONNECT_S, options=options, autocommit=True)
+
+    engine = sqlalchemy.create_engine(
+        url,
+        pool_size=_THREADS,
+        max_overflow=0,
+        pool_timeout=_BUSY_S,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_S, "options": options},
+    )
+    return Database(kind="postgresql", engine=engine, connect=connect)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what is wrong; the driver's own words may quote an address with its password."""
+    text = str(getattr(error, "orig", error)).lower()
+    known = {
+        "locked": "the database is locked",
+        "disk is full": "the disk is full",
+        "disk i/o error": "the disk cannot be read or written",
+        "readonly": "the database cannot be written to",
+        "unable to open": "the database file cannot be opened",
+        "password authentication": "the password is not accepted",
+        "does not exist": "the database or a table of it does not exist",
+        "timeout": "it did not answer in time",
+    }
+    return next((words for sign, words in known.items() if sign in text), "no connection")
