@@ -1,6 +1,7 @@
-"""Writes the token prices of the catalog's models from the genai-prices data; `--check` only compares.
+"""Writes the prices of the catalog's models from the genai-prices data; `--check` only compares.
 
-Every chat and embedding model of a vendor's file that carries no `prices` key gets its rows in prices/<vendor>.toml.
+Every model of a vendor's file that the data may know and that carries no `prices` key gets its rows in
+prices/<vendor>.toml. What the data does not know of media is written by hand, as the model's `media_prices`.
 """
 
 import argparse
@@ -39,22 +40,33 @@ SOURCES = {
 # The router bills what the named inference provider asks, so `model:provider` is looked up at that provider.
 ROUTER = "huggingface"
 
-# Their price key -> our unit. Keys that are missing here (searches, pictures, one-hour cache writes) have no
-# unit in a chat's usage.
+# The operations whose models the data may know.
+PRICED = {"chat", "embedding", "image", "image_edit", "speech", "transcription"}
+PICTURES = {"image", "image_edit"}
+
+# Their price key -> our unit. Keys that are missing here (searches, one-hour cache writes) have no unit in a usage.
 UNITS = {
     "input_mtok": "input_tokens",
     "cache_read_mtok": "cached_input_tokens",
     "cache_write_mtok": "cache_write_tokens",
     "input_audio_mtok": "audio_input_tokens",
+    "input_image_mtok": "image_input_tokens",
     "output_mtok": "output_tokens",
     "output_audio_mtok": "audio_output_tokens",
+    "output_image_mtok": "image_output_tokens",
+    "input_mchars": "characters",
+    "audio_hours": "seconds",
 }
+# Units that the data counts otherwise than by the million, and how many of ours that is.
+OTHERWISE = {"seconds": 3600}
 # Where a later price drops one of these, its tokens are billed as plain ones from that day on.
 PLAIN = {
     "cached_input_tokens": "input_tokens",
     "cache_write_tokens": "input_tokens",
     "audio_input_tokens": "input_tokens",
+    "image_input_tokens": "input_tokens",
     "audio_output_tokens": "output_tokens",
+    "image_output_tokens": "output_tokens",
 }
 
 Amounts = dict[tuple[int, str], str]  # (threshold in input tokens, unit) -> dollars per million
@@ -89,10 +101,15 @@ def periods(model: ModelInfo) -> list[tuple[date | None, ModelPrice]] | None:
     return sorted(found, key=lambda period: period[0] or date.min)
 
 
-def amounts(price: ModelPrice) -> Amounts:
-    """Flatten one price into dollars per million by threshold and unit."""
+def amounts(price: ModelPrice, *, draws: bool) -> Amounts:
+    """Flatten one price into dollars per million (or `OTHERWISE`) by threshold and unit.
+
+    Where the data knows but one output of a model that `draws`, that is its pictures.
+    """
     found: Amounts = {}
-    for key, unit in UNITS.items():
+    pictures_only = draws and price.output_image_mtok is None
+    names = {**UNITS, "output_mtok": "image_output_tokens"} if pictures_only else UNITS
+    for key, unit in names.items():
         value = price.__dict__.get(key)
         if value is None:
             continue
@@ -120,18 +137,24 @@ def complete(new: Amounts, old: Amounts) -> Amounts:
     return full
 
 
-def rows(name: str, source: str | None, model: ModelInfo) -> Iterator[str]:
-    """Yield the TOML rows of one model: one for each start date and threshold."""
+def rows(name: str, source: str | None, model: ModelInfo, *, draws: bool) -> Iterator[str]:
+    """Yield the TOML rows of one model: one for each start date, threshold and number of units."""
     before: Amounts = {}
     for since, price in periods(model) or ():
-        now = complete(amounts(price), before)
-        for threshold in sorted({at for at, _ in now}):
-            row = {unit: now[threshold, unit] for unit in UNITS.values() if (threshold, unit) in now}
+        now = complete(amounts(price, draws=draws), before)
+        for threshold, per in sorted({(at, OTHERWISE.get(unit, 0)) for at, unit in now}):
+            row = {
+                unit: now[threshold, unit]
+                for unit in UNITS.values()
+                if (threshold, unit) in now and OTHERWISE.get(unit, 0) == per
+            }
             if row == {unit: before[threshold, unit] for unit in row if (threshold, unit) in before}:
                 continue
             parts = [f'model = "{name}"']
             if since is not None:
                 parts.append(f"since = {since.isoformat()}")
+            if per:
+                parts.append(f"per = {per:_}")
             if threshold:
                 parts.append(f"above_input_tokens = {threshold:_}")
             parts += [f'{unit} = "{amount}"' for unit, amount in row.items()]
@@ -141,13 +164,13 @@ def rows(name: str, source: str | None, model: ModelInfo) -> Iterator[str]:
         before = now
 
 
-def priced_models(vendor: dict[str, Any]) -> Iterator[str]:
-    """Yield the models whose price is a matter of this script."""
+def priced_models(vendor: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the models whose price is a matter of this script, and whether they draw."""
     for model in vendor.get("models", ()):
         gone = model.get("retired_on", date.max) <= RELEASED_ON
-        counted = {"chat", "embedding"} & set(model.get("operations", ("chat",)))
-        if counted and not gone and "prices" not in model:
-            yield model["name"]
+        operations = set(model.get("operations", ("chat",)))
+        if operations & PRICED and not gone and "prices" not in model:
+            yield model["name"], bool(operations & PICTURES)
 
 
 def sheet(vendor: str) -> tuple[str | None, list[str]]:
@@ -155,7 +178,7 @@ def sheet(vendor: str) -> tuple[str | None, list[str]]:
     lines: list[str] = []
     remarks: list[str] = []
     main: str | None = None
-    for name in priced_models(tomllib.loads((DATA / f"{vendor}.toml").read_text(encoding="utf-8"))):
+    for name, draws in priced_models(tomllib.loads((DATA / f"{vendor}.toml").read_text(encoding="utf-8"))):
         found = find(vendor, name)
         if found is None:
             remarks.append(f"{vendor}/{name}: not in the price data")
@@ -168,7 +191,7 @@ def sheet(vendor: str) -> tuple[str | None, list[str]]:
             remarks.append(f"{vendor}/{name}: priced as {provider.id}/{model.id}")
         page = (provider.pricing_urls or [provider.api_pattern])[0]
         main = main or page
-        lines += rows(name, page if page != main else None, model)
+        lines += rows(name, page if page != main else None, model, draws=draws)
     if not lines:
         return None, remarks
     head = [

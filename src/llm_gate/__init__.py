@@ -1,5 +1,25 @@
-"""LLM Gate: one gateway to every AI vendor."""
+"""LLM Gate: one gateway to every AI vendor.
+
+What stands in `llm_gate.client` can be imported from here; it is loaded when it is first asked for.
+"""
+
+from importlib import import_module
+
+# Not from typing, which would take longer to load than all the rest of this module.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llm_gate.client import GateError, LLMGate, QuotaExceeded, llm_text_gen
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["GateError", "LLMGate", "QuotaExceeded", "__version__", "llm_text_gen"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("llm_gate.client"), name)
+    raise AttributeError(f"module 'llm_gate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,9 +1,15 @@
 """The one place that knows which adapter stands behind which port: settings in, a working gateway out."""
 
+import asyncio
 import ipaddress
+import logging
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from itertools import count
+from secrets import token_hex
+from time import time_ns
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -13,40 +19,131 @@ from msgspec import Struct
 from llm_gate.catalog.loader import CatalogFaults, load_provider, survey_catalog
 from llm_gate.dialects import anthropic_messages, cohere, gemini, ollama, openai
 from llm_gate.domain.catalog import Catalog, ProviderEntry, RegionSpec
-from llm_gate.domain.errors import Fault
+from llm_gate.domain.errors import Fault, GateFault, StoreUnavailable
+from llm_gate.domain.plan_tables import table_providers
+from llm_gate.domain.plans import UNLIMITED
 from llm_gate.domain.provider import Auth, Deployment, Provider
 from llm_gate.domain.secret import Secret
+from llm_gate.domain.stores import Answers, Directives, Ledger, Quotes, ShortWindows
+from llm_gate.engine.access import Access, AccessRules
+from llm_gate.engine.admission import Admission
 from llm_gate.engine.gate import Gate
+from llm_gate.engine.presence import Presence
 from llm_gate.engine.resolve import Directory
-from llm_gate.engine.working import Deadlines, Working
+from llm_gate.engine.working import Deadlines, TenantDirectories, Working
 from llm_gate.schemas import SchemaChecks
 from llm_gate.settings import Settings, primary_variable
+from llm_gate.storage.answers import StoredAnswers
+from llm_gate.storage.directives import any_key, stored_plans
+from llm_gate.storage.ledger import StoredLedger
+from llm_gate.storage.memory import MemoryLedger, NoDirectives
+from llm_gate.storage.opening import Store, open_store
+from llm_gate.storage.plans import apply_plans
+from llm_gate.storage.quotes import StoredQuotes
 from llm_gate.transport.upstream import Upstream
 
+_logger = logging.getLogger("llm_gate.credentials")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PROVIDER_VARIABLE = re.compile(r"(?P<of>LLM_GATE_(?P<name>.+)_)(?P<what>BASE_URL|MODEL)")
 
 
-class Gateway(Struct, frozen=True, kw_only=True):
+class Stores(Struct, frozen=True, kw_only=True):
+    """Where the gateway keeps what it must not forget, behind its ports.
+
+    `opened` is the database with all that belongs to it; None where everything ends with the process, which is for
+    measuring. `owner` names this process.
+    """
+
+    owner: str
+    ledger: Ledger
+    directives: Directives
+    digest: Callable[[str], bytes | None]
+    answers: Answers | None = None
+    short: ShortWindows | None = None
+    quotes: Quotes
+    opened: Store | None = None
+
+    def has_keys(self) -> bool:
+        """Tell whether a virtual key was ever issued.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        return self.opened is not None and self.opened.database.ask(any_key)
+
+    async def close(self) -> None:
+        """Write what is left to write, and close every connection."""
+        await self.ledger.close()
+        if self.short is not None:
+            await self.short.close()
+        if self.opened is not None:
+            self.opened.close()
+
+
+class Gateway:
     """A gateway ready to work. Its connections belong to the event loop in which they are first used."""
 
-    gate: Gate
+    def __init__(self, *, gate: Gate, stores: Stores) -> None:
+        self.gate = gate
+        self.stores = stores
+        self._credentials: dict[str, dict[str, Secret]] = {}
+        gate.access.on_change.append(self._read_credentials)
 
     @property
     def directory(self) -> Directory:
         """What can be named and reached now."""
         return self.gate.directory
 
-    def reload(self, settings: Settings) -> None:
-        """Serve from other settings; calls under way keep those they began with.
+    async def start(self) -> None:
+        """Open the stores, and begin with what goes on beside the calls.
 
         Raises:
-            CatalogFaults: the new configuration is faulty, and nothing has changed.
+            StoreUnavailable: the store cannot be reached.
         """
-        self.gate.replace(load_working(settings))
+        await self.stores.ledger.start()
+        await self.gate.access.start()
+        self.gate.start()
+
+    def reload(self, settings: Settings, working: Working) -> None:
+        """Serve from other settings, of which `working` was made; calls under way keep those they began with."""
+        working.tenants.use(self._credentials)
+        self.gate.replace(working)
+        self.gate.access.rules = access_rules(settings)
+
+    async def _read_credentials(self) -> None:
+        """Take over the vendors' credentials that tenants have of their own."""
+        if self.stores.opened is None:
+            return
+        found: dict[str, dict[str, Secret]] = {}
+        try:
+            stored = await self.stores.opened.credentials.load_all()
+        except StoreUnavailable:
+            raise
+        except GateFault as fault:
+            # One that was altered must not keep all others from being followed.
+            _logger.error("stored credentials cannot be used", extra={"error": fault.message})  # noqa: TRY400
+            return
+        for (tenant, provider), secret in stored.items():
+            found.setdefault(tenant, {})[provider] = secret
+        self._credentials = found
+        self.gate.use_credentials(found)
+
+    async def reload_plans(self, settings: Settings) -> None:
+        """Make the plans of the configuration file what it says now.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        opened = self.stores.opened
+        if opened is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, apply_plans, opened.database, settings.plans.custom, now_ms())
 
     async def close(self) -> None:
-        """Close every connection to providers."""
+        """Close every connection to providers, write what is left to write, and close the stores."""
         await self.gate.close()
+        await self.gate.access.close()
+        await self.stores.close()
 
 
 def dialects() -> Mapping[str, Provider]:
@@ -61,18 +158,109 @@ def dialects() -> Mapping[str, Provider]:
     return {provider.dialect: provider for provider in known}
 
 
-def build(settings: Settings, *, instance_id: str | None = None) -> Gateway:
-    """Put a gateway together; `instance_id` names it to the gateways it calls.
+def build(settings: Settings, *, instance_id: str | None = None, stores: Stores | None = None) -> Gateway:
+    """Put a gateway together; `instance_id` names it to the gateways it calls, `stores` stand in for those it opens.
 
     Raises:
         CatalogFaults: the providers, models or aliases of the configuration are faulty.
+        GateFault: the stores cannot be opened.
     """
+    working = load_working(settings)
+    stores = stores or open_stores(settings)
+    access = Access(
+        directives=stores.directives, digest=stores.digest, rules=access_rules(settings), now_ms=now_ms
+    )
+    admission = Admission(
+        ledger=stores.ledger,
+        plans=access,
+        owner=stores.owner,
+        new_id=ids_of(stores.owner),
+        now_ms=now_ms,
+        short=stores.short,
+    )
     gate = Gate(
-        working=load_working(settings),
+        working=working,
         instance_id=instance_id or uuid4().hex[:16],
         check=SchemaChecks(),
+        access=access,
+        admission=admission,
     )
-    return Gateway(gate=gate)
+    return Gateway(gate=gate, stores=stores)
+
+
+def open_stores(settings: Settings) -> Stores:
+    """Open the stores that the settings name.
+
+    Raises:
+        GateFault: they cannot be opened, or the default plan does not exist.
+    """
+    opened = open_store(
+        data_dir=settings.server.data_dir,
+        database_url=settings.database_url,
+        pepper=settings.pepper,
+        at_ms=now_ms(),
+    )
+    apply_plans(opened.database, settings.plans.custom, now_ms())
+    names = {plan.name for plan in opened.database.ask(stored_plans)} | {UNLIMITED}
+    if settings.plans.default not in names:
+        raise GateFault(
+            f"plans.default: there is no plan called {settings.plans.default!r} (there are {', '.join(sorted(names))})"
+        )
+    owner = token_hex(8)
+    folder = settings.server.data_dir / "owners"
+    ledger = StoredLedger(
+        opened.database,
+        owner=owner,
+        new_id=ids_of(owner),
+        owners_folder=folder if opened.database.kind == "sqlite" else None,
+    )
+    return Stores(
+        owner=owner,
+        ledger=ledger,
+        directives=opened.directives,
+        digest=opened.pepper.key_hash,
+        answers=StoredAnswers(opened.database, key=opened.pepper.derive("answers")),
+        short=_short_windows(settings),
+        quotes=StoredQuotes(opened.database),
+        opened=opened,
+    )
+
+
+def _short_windows(settings: Settings) -> ShortWindows | None:
+    if settings.redis_url is None:
+        return None
+    from llm_gate.storage.redis import RedisWindows  # noqa: PLC0415 - an optional driver, as in storage/database.py
+
+    return RedisWindows(settings.redis_url)
+
+
+def memory_stores() -> Stores:
+    """Return stores that end with the process."""
+    ledger = MemoryLedger()
+    return Stores(
+        owner=token_hex(8), ledger=ledger, quotes=ledger, directives=NoDirectives(), digest=lambda _: None
+    )
+
+
+def access_rules(settings: Settings) -> AccessRules:
+    """Return what the settings say of callers."""
+    key = settings.api_key
+    return AccessRules(
+        default_plan=settings.plans.default,
+        operator_digest=None if key is None else sha256(key.reveal().encode()).digest(),
+        needs_key=not is_loopback(settings.server.host),
+    )
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since 1970."""
+    return time_ns() // 1_000_000
+
+
+def ids_of(owner: str) -> Callable[[], str]:
+    """Return a function that gives ids which grow with time and are unique over all processes."""
+    serial = count()
+    return lambda: f"{now_ms():012x}-{owner}-{next(serial):x}"
 
 
 def load_working(settings: Settings) -> Working:
@@ -82,8 +270,10 @@ def load_working(settings: Settings) -> Working:
         CatalogFaults: the providers, models or aliases of the configuration are faulty.
     """
     timeouts = settings.timeouts
+    directory = load_directory(settings)
     return Working(
-        directory=load_directory(settings),
+        directory=directory,
+        tenants=TenantDirectories(lambda credentials: directory_with(credentials, directory, settings)),
         transport=Upstream(connect_s=timeouts.connect_s),
         deadlines=Deadlines(
             headers_s=timeouts.headers_s,
@@ -101,6 +291,21 @@ def load_directory(settings: Settings) -> Directory:
         CatalogFaults: what the configuration says of providers, models or aliases is faulty; all of it is listed.
     """
     catalog, faults = survey_catalog(settings.providers, settings.aliases)
+    return _directory(settings, catalog, faults, {}, None)
+
+
+def directory_with(credentials: Mapping[str, Secret], usual: Directory, settings: Settings) -> Directory:
+    """Return what can be reached with some credentials, by provider, in place of the environment's."""
+    return _directory(settings, usual.catalog, [], credentials, usual.presence)
+
+
+def _directory(
+    settings: Settings,
+    catalog: Catalog,
+    faults: list[Fault],
+    credentials: Mapping[str, Secret],
+    presence: Presence | None,
+) -> Directory:
     known = dialects()
     deployments: dict[str, tuple[Deployment, ...]] = {}
     hints: dict[str, str] = {}
@@ -116,17 +321,21 @@ def load_directory(settings: Settings) -> Directory:
             # A shipped entry may wait for its dialect; one that the operator wrote may not.
             written = [fault for fault in error.faults if fault.path in _written(settings, name)]
             own += [Fault(f"providers.{name}.{fault.path}", fault.message) for fault in written]
-            hints[name] = f"its dialect {entry.spec.dialect!r} is not available in this version"
+            hints[name] = (
+                "it is listed for its prices; this version cannot call it"
+                if entry.spec.dialect is None
+                else f"its dialect {entry.spec.dialect!r} is not available in this version"
+            )
             if not written:
                 continue
         if codecs is not None and not codecs.apis:
             own += _api_faults(name, settings)
-        places = _Places(entry, settings)
+        places = _Places(entry, settings, credentials.get(name))
         found = places.find(hints, own)
         if found and codecs is not None:
             deployments[name] = tuple(places.deployment(place, codecs) for place in found)
     named, unknown = _named_providers(settings, catalog)
-    own += [*unknown, *_logging_faults(settings, catalog)]
+    own += [*unknown, *_logging_faults(settings, catalog), *_plan_faults(settings, catalog)]
     # The same fault may show in several places, and the catalog's word on a key goes before the one said here.
     said = {fault.path for fault in faults}
     faults += {(fault.path, fault.message): fault for fault in own if fault.path not in said}.values()
@@ -138,6 +347,7 @@ def load_directory(settings: Settings) -> Directory:
         named=named,
         named_defaults=_named_defaults(settings, catalog),
         hints=hints,
+        presence=presence,
     )
 
 
@@ -163,10 +373,11 @@ class _Place(Struct, frozen=True, kw_only=True):
 
 
 class _Places:
-    """Finds the places where one provider can be called."""
+    """Finds the places where one provider can be called; a `credential` goes before those of the environment."""
 
-    def __init__(self, entry: ProviderEntry, settings: Settings) -> None:
+    def __init__(self, entry: ProviderEntry, settings: Settings, credential: Secret | None) -> None:
         self._entry = entry
+        self._credential = credential
         self._spec = entry.spec
         self._settings = settings
         self._environment = settings.environment
@@ -181,7 +392,7 @@ class _Places:
         base_url = override or named or spec.base_url
         origin = own_variable if override else (spec.base_url_env if named else None)
         self._origin = origin or f"providers.{name}.base_url"
-        secret = self._first(spec.auth.names)
+        secret = self._credential or self._first(spec.auth.names)
         explicit = bool(override or named or "base_url" in _written(self._settings, name))
         if override or (not named and "base_url" in _written(self._settings, name)):
             # An address written for the gateway is checked even where no key makes use of it.
@@ -212,7 +423,7 @@ class _Places:
                 self._missing = endpoint_variable
             else:
                 self._origin = self._origin if override else endpoint_variable
-                secret = Secret(self._environment[variable])
+                secret = self._credential or Secret(self._environment[variable])
                 places.append(self._place(endpoint, secret, region, faults))
         return places
 
@@ -310,6 +521,11 @@ def variable_of(provider: str, what: str) -> str:
     return f"LLM_GATE_{re.sub(r'[^A-Za-z0-9]', '_', provider).upper()}_{what}"
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether listening on a host reaches no further than this machine."""
+    return host in LOOPBACK_NAMES or host.startswith("127.")
+
+
 def is_private(host: str) -> bool:
     """Tell whether a host is this machine or an address of a private network, without asking any resolver."""
     if host == "localhost":
@@ -344,6 +560,13 @@ def _logging_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:
             yield Fault(f"logging.providers.{name}", f"another name of {canonical!r}: write that")
         elif name not in catalog.providers:
             yield Fault(f"logging.providers.{name}", f"no provider is called {name!r}")
+
+
+def _plan_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:
+    for plan, table in settings.plans.custom.items():
+        for limit, provider in table_providers(table).items():
+            if provider not in catalog.providers:
+                yield Fault(f"plans.custom.{plan}.limits.{limit}", f"no provider is called {provider!r}")
 
 
 def _named_defaults(settings: Settings, catalog: Catalog) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Reading the whole configuration, as commands and a reload do it: every fault of every layer, each in its place."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gate.bootstrap import load_directory
+from llm_gate.bootstrap import load_directory, load_working
 from llm_gate.catalog.loader import CatalogFaults
 from llm_gate.domain.errors import Fault
 from llm_gate.engine.resolve import Directory
@@ -65,6 +66,18 @@ def read_directory(settings: Settings) -> Directory:
         return load_directory(settings)
 
 
+def ask_directory(settings: Settings) -> Directory:
+    """Load the catalog, and ask the providers that may be away whether they are there.
+
+    Raises:
+        SettingsFaults: something is wrong with providers, models or aliases.
+    """
+    with placed_faults(settings):
+        working = load_working(settings)
+    asyncio.run(working.ask_once())
+    return working.directory
+
+
 @contextmanager
 def placed_faults(settings: Settings) -> Iterator[None]:
     """Say of the catalog's faults where in the files they are.
@@ -80,7 +93,7 @@ def placed_faults(settings: Settings) -> Iterator[None]:
 
 def place_of(settings: Settings, path: str) -> Place:
     """Return where a key of the file, or a variable, was written."""
-    if path.startswith(("providers.", "aliases.", "logging.")):
+    if path.startswith(("providers.", "aliases.", "logging.", "plans.")):
         return locate(settings.config_file, path)
     return locate_variable(settings, path, os.environ)
 

@@ -23,12 +23,14 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 MAX_MODULE_LINES = 600
 MAX_FUNCTION_LINES = 70
 FORBIDDEN_WORDS = {"manager", "helper", "helpers", "util", "utils", "base", "common", "misc", "service"}
-BROAD_EXCEPT_PLACES = {"http/app.py"}
+# The edge, and worker loops that must outlive whatever goes wrong in one round.
+BROAD_EXCEPT_PLACES = {"http/app.py", "engine/access.py", "storage/writer.py"}
 
 # Files named after a wire format, and what must name one to put the pieces together: a wire format is called
 # after the vendor that made it. `settings/` holds the documented variables.
 WIRE_FORMAT_FILES = re.compile(
     r"dialects/_?(openai|anthropic|gemini|cohere|ollama)\w*\.py|http/(openai|anthropic)\w*\.py|settings/\w+\.py"
+    r"|dialects/subscription_names\.py"
 )
 CREDENTIAL_PREFIXES = {"domain/errors.py": {"hf", "xai"}}
 COMPOSITION = {"bootstrap.py", "http/server.py", "http/banner.py", "http/native.py"}
@@ -156,7 +158,7 @@ def test_only_the_marked_places_catch_everything(path):
 
 def test_public_names_are_pinned():
     """The package exports exactly these names; a change here is a change for users."""
-    assert llm_gate.__all__ == ["__version__"]
+    assert llm_gate.__all__ == ["GateError", "LLMGate", "QuotaExceeded", "__version__", "llm_text_gen"]
 
 
 def test_no_committed_requirement_names_an_index():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llm_gate.dialects import openai
 from llm_gate.dialects.openai_chat import decode_chat_request
+from llm_gate.dialects.openai_errors import encode_error
 from llm_gate.dialects.openai_stream import ChunkEncoder, OpenAIChatStream, encode_stream_error
 from llm_gate.domain.catalog import ProviderSpec
 from llm_gate.domain.errors import (
@@ -504,7 +505,8 @@ def test_what_the_vendor_did_not_say_is_filled_in():
 
 def test_an_error_in_a_stream_as_written():
     """An error is one event without the terminal event after it."""
-    data = encode_stream_error("m", kind="server_error", code="c", param=None)
+    error = encode_error("m", kind="server_error", code="c", param=None)
+    data = encode_stream_error(error)
     assert data == b'data: {"error":{"message":"m","type":"server_error","param":null,"code":"c"}}\n\n'
 
 

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 
-from llm_gate.bootstrap import build, load_working
+from llm_gate.bootstrap import access_rules, build, load_working
 from llm_gate.configuration import Source, placed_faults
 from llm_gate.domain.errors import GateFault
 from llm_gate.http import server
@@ -375,16 +375,15 @@ def test_where_the_process_listens_decides_not_the_file(tmp_path, monkeypatch):
     source = Source(config_file=file)
     monkeypatch.setenv("LLM_GATE_API_KEY", "key-of-the-callers-0123456789")
     monkeypatch.delenv("HEIMDALL_SERVER_HOST", raising=False)
-    hosts = []
-    live = LiveConfiguration(
-        source, source.read(), lambda settings, _working: hosts.append(settings.server.host)
-    )
+    applied = []
+    live = LiveConfiguration(source, source.read(), lambda settings, _working: applied.append(settings))
 
     file.write_text('[server]\nhost = "127.0.0.1"', encoding="utf-8")
     assert live.reload() is True
     monkeypatch.delenv("LLM_GATE_API_KEY")
-    assert live.reload() is False
-    assert hosts == ["0.0.0.0"]
+    assert live.reload() is True
+    assert [settings.server.host for settings in applied] == ["0.0.0.0", "0.0.0.0"]
+    assert all(access_rules(settings).needs_key for settings in applied)
 
 
 def test_mutants_are_the_same_every_time():

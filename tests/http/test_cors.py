@@ -13,7 +13,7 @@ ASK = {"model": "sandbox/chat", "messages": [{"role": "user", "content": "Hello"
 APP = "https://app.example.com"
 EVIL = "https://evil.example"
 ALLOWED = (
-    "authorization, content-type, x-api-key, x-client-id, client_id, x-correlation-id, x-request-id, "
+    "authorization, content-type, x-api-key, x-client-id, client_id, idempotency-key, x-correlation-id, x-request-id, "
     "x-user-id, x-llm-gate-sandbox"
 )
 

@@ -63,13 +63,19 @@ class Seen:
 
 
 class FakeUpstream:
-    """Answers in the order given, the last answer again and again; `hung_up_after_s` tells of lost callers."""
+    """Answers in the order given, the last answer again and again; `hung_up_at` tells of lost callers.
+
+    Questions for the list of models that gateways ask by themselves (`GET .../api/tags`) are no part of that order:
+    they get `models`, a 404 where that is None, and are only counted.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.seen: list[Seen] = []
         self.hung_up_at: list[float] = []
         self.sent_pieces = 0
+        self.models: list[str] | None = None
+        self.asked_for_models = 0
         self._answers: list[Answer] = []
         self._lock = threading.Lock()
 
@@ -88,6 +94,13 @@ class FakeUpstream:
             if not self._answers:
                 return Answer.json({"error": {"message": "no answer was scripted"}}, 500)
             return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def model_list(self) -> Answer:
+        """Count a question for the models and return its answer."""
+        self.asked_for_models += 1
+        if self.models is None:
+            return Answer.json({"error": "not found"}, 404)
+        return Answer.json({"models": [{"name": name, "model": name, "size": 1} for name in self.models]})
 
     @property
     def only(self) -> Seen:
@@ -113,7 +126,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.upstream.hung_up_at.append(time.monotonic())
             self.close_connection = True
 
-    do_GET = do_POST  # noqa: N815  (the name http.server looks for)
+    def do_GET(self) -> None:
+        if self.path.endswith("/api/tags"):
+            self._answer(self.upstream.model_list())
+            # Else a server that is no more would go on answering on a connection that was kept.
+            self.close_connection = True
+        else:
+            self.do_POST()
 
     def _answer(self, answer: Answer) -> None:
         time.sleep(answer.delay_s)
@@ -158,10 +177,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def fake_upstream(*, tls: bool = False) -> Iterator[FakeUpstream]:
-    """Run a fake provider on a free port of 127.0.0.1; with `tls` under a certificate nobody trusts by default."""
+def fake_upstream(*, tls: bool = False, port: int = 0) -> Iterator[FakeUpstream]:
+    """Run a fake provider on 127.0.0.1, on a free port unless one is given.
+
+    With `tls` it has a certificate nobody trusts by default.
+    """
     handler = type("Handler", (_Handler,), {})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", port), handler)
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from llm_gate.bootstrap import load_directory
 from llm_gate.catalog.loader import CatalogFaults, load_catalog, load_provider
 from llm_gate.domain.catalog import ProviderSpec
 from llm_gate.domain.money import format_usd
 from llm_gate.domain.pricing import cost_of
 from llm_gate.domain.provider import Provider
 from llm_gate.domain.usage import Usage
+from llm_gate.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 20)
+
+# Providers that no dialect of this version reaches.
+CATALOGUED = {"stability", "wavespeed", "tavily", "serper", "exa", "metaphor", "firecrawl"}
 
 # The documents' catalogue: label, description, context window, training data, prices (unit, usd, w, h, quality).
 DOCUMENTED = {
@@ -159,11 +164,38 @@ def test_every_provider_says_how_it_is_reached(catalog):
     """Every entry names a wire format, a default chat model that is still alive, and an address or its variable."""
     for entry in catalog.providers.values():
         spec = entry.spec
-        assert spec.dialect in {"openai", "anthropic", "gemini", "cohere", "ollama"}
-        assert spec.base_url or spec.base_url_env
         for operation, name in spec.defaults.items():
             assert not entry.models[name].is_retired(TODAY), (entry.name, operation)
+        if entry.name in CATALOGUED:
+            continue
+        assert spec.dialect in {"openai", "anthropic", "gemini", "cohere", "ollama"}
+        assert spec.base_url or spec.base_url_env
         assert "chat" in spec.defaults
+
+
+@pytest.mark.parametrize("provider", sorted(CATALOGUED))
+def test_a_provider_without_a_dialect_is_priced_and_not_called(provider):
+    """It stands in the catalog with its models, and is not enabled, whatever address or key is set."""
+    environment = {
+        f"{provider.upper()}_API_KEY": "k",
+        f"LLM_GATE_{provider.upper()}_BASE_URL": "http://127.0.0.1:9",
+    }
+    directory = load_directory(load_settings(environment))
+    assert directory.catalog.providers[provider].models
+    assert not directory.is_enabled(provider)
+    assert directory.hints[provider] == "it is listed for its prices; this version cannot call it"
+
+
+def test_a_catalogued_provider_can_be_given_a_dialect():
+    """The operator's file may complete the entry, whose models and prices stay, and may change only its prices."""
+    dialect = {"dialect": "openai", "base_url": "http://127.0.0.1:9000/v1"}
+    entry = load_catalog({"wavespeed": dialect}).providers["wavespeed"]
+    assert entry.models == load_catalog().providers["wavespeed"].models
+    prices = [{"unit": "images", "usd": "1"}]
+    changed = load_catalog({"stability": {"models": [{"name": "stable-image-core", "prices": prices}]}})
+    (price,) = changed.providers["stability"].models["stable-image-core"].prices
+    assert price.nanos == 10**9
+    assert "providers.wavespeed.base_url" in faults_of({"wavespeed": {"dialect": "openai"}})
 
 
 def test_the_sandbox_needs_nothing_and_costs_nothing(catalog):
@@ -412,6 +444,12 @@ def test_every_fault_of_an_entry_is_named(overlay, path):
         ({"unit": "input_tokens", "usd": "1", "condition": {"width": 1, "height": 1}}, "condition"),
         ({"unit": "images", "usd": "1", "condition": {"width": 1}}, "condition"),
         ({"unit": "images", "usd": "1", "condition": {"width": 0, "height": 1}}, "condition.width"),
+        ({"unit": "characters", "usd": "1", "condition": {"resolution": "2K"}}, "condition"),
+        ({"unit": "characters", "usd": "1", "minimum_usd": "low"}, "minimum_usd"),
+        ({"unit": "characters", "usd": "1", "minimum_usd": ""}, "minimum_usd"),
+        ({"unit": "input_tokens", "usd": "1", "minimum_usd": "1"}, "minimum_usd"),
+        ({"unit": "input_tokens", "usd": "1", "instead_of": "output_tokens"}, "instead_of"),
+        ({"unit": "images", "usd": "1", "instead_of": "seconds"}, "instead_of"),
         (
             {"unit": "images", "usd": "1", "condition": {"above_input_tokens": 1}},
             "condition.above_input_tokens",

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,13 +13,22 @@ import pytest
 from llm_gate.bootstrap import load_directory
 from llm_gate.catalog.loader import load_catalog
 from llm_gate.domain.catalog import AuthSpec, Catalog, ModelSpec, PriceCondition, PriceSpec, ProviderSpec
-from llm_gate.settings import ApiSettings, LoggingSettings, ServerSettings, TimeoutSettings, load_settings
-from llm_gate.settings.variables import OVERRIDES
+from llm_gate.domain.plan_tables import PlanTable
+from llm_gate.settings import (
+    ApiSettings,
+    LoggingSettings,
+    PlanSettings,
+    ServerSettings,
+    TimeoutSettings,
+    load_settings,
+)
+from llm_gate.settings.variables import OVERRIDES, SECRETS
+from support.gateway import clean_environment
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CONFIGURATION = ROOT / "docs" / "configuration.md"
-CONFIGURATION_TABLES = {"server", "timeouts", "logging", "api", "providers", "aliases"}
+CONFIGURATION_TABLES = {"server", "timeouts", "logging", "api", "plans", "alerts", "providers", "aliases"}
 MAX_ARCHITECTURE_LINES = 199
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -95,7 +106,7 @@ def test_no_dependency_is_explained_that_is_gone():
 
 def test_every_variable_is_documented():
     """Each variable of .env.example, and each that the settings read, stands in docs/configuration.md."""
-    known = {*_VARIABLE.findall(read(ROOT / ".env.example")), *(name for name, _, _ in OVERRIDES)}
+    known = {*_VARIABLE.findall(read(ROOT / ".env.example")), *(name for name, _, _ in OVERRIDES), *SECRETS}
     text = read(CONFIGURATION)
 
     assert {name for name in known if f"`{name}`" not in text} == set()
@@ -108,6 +119,8 @@ def test_every_variable_is_documented():
         TimeoutSettings,
         LoggingSettings,
         ApiSettings,
+        PlanSettings,
+        PlanTable,
         ProviderSpec,
         AuthSpec,
         ModelSpec,
@@ -152,9 +165,36 @@ def test_json_examples_are_json(text):
     assert isinstance(json.loads(text), dict)
 
 
-@pytest.mark.parametrize("text", blocks("python"))
+LIBRARY = "docs/library.md"
+PYTHON = blocks("python")
+
+
+def test_the_examples_of_the_library_run(tmp_path):
+    """The examples of the library, one after the other, are a program that works for whoever has no key."""
+    program = "\n".join(each.values[0] for each in PYTHON if each.id.startswith(LIBRARY))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            f"{program}\nassert city.keys() == {{'name', 'inhabitants', 'sights'}}",
+        ],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "You said: Hello" in done.stdout
+
+
+@pytest.mark.parametrize("text", [each for each in PYTHON if not each.id.startswith(LIBRARY)])
 def test_python_examples_end_with_a_provider(text):
-    """Each Python example runs and ends with a provider of a known dialect."""
+    """Each Python example of a provider runs and ends with one of a known dialect."""
     names = {}
     exec(compile(text, "<example>", "exec"), names)  # noqa: S102 - our own documents
 

@@ -294,8 +294,10 @@ UNITS = (
     "cached_input_tokens",
     "cache_write_tokens",
     "audio_input_tokens",
+    "image_input_tokens",
     "output_tokens",
     "audio_output_tokens",
+    "image_output_tokens",
 )
 
 
@@ -317,3 +319,12 @@ def test_lines_add_up_and_no_float_enters(counts, amounts, per):
         assert type(line.price.nanos) is Fraction
         assert abs(line.nanos - line.price.nanos * line.quantity / per) <= Fraction(1, 2)
     assert parse_usd(format_usd(cost.nanos)) == cost.nanos
+
+
+@given(counts=st.tuples(*(COUNTS for _ in UNITS)))
+def test_usages_add_up_in_every_kind_of_token(counts):
+    """Each count of a sum is the sum of the counts."""
+    usage = Usage(**dict(zip(UNITS, counts, strict=True)))
+    total = total_usage([usage, usage])
+    assert total is not None
+    assert [getattr(total, unit) for unit in UNITS] == [2 * count for count in counts]

@@ -46,6 +46,7 @@ from llm_gate.domain.messages import (
     ToolChoice,
     ToolResultPart,
 )
+from llm_gate.domain.offers import offer_of
 from llm_gate.domain.pricing import Cost, Price, PriceCondition, cost_of
 from llm_gate.domain.results import ChatResult, Choice, EmbeddingResult
 from llm_gate.domain.usage import Usage
@@ -850,7 +851,7 @@ def listed(*models, enabled=True, on=TODAY):
         spec=ProviderSpec(),
         models={name: model for model in models for name in (model.name, *model.aliases)},
     )
-    return json.loads(encode_providers([entry], lambda name: enabled and name == "p", on))["data"][0]
+    return json.loads(encode_providers([offer_of(entry, enabled=enabled)], on))["data"][0]
 
 
 def model(name, **fields):
@@ -863,7 +864,7 @@ class TestProviders:
     def test_the_documents_catalogue_is_reproduced(self):
         """The documents' seven models come first, in their order, spelling and prices."""
         entry = load_catalog().providers["azure_openai"]
-        [provider] = json.loads(encode_providers([entry], lambda _: True, TODAY))["data"]
+        [provider] = json.loads(encode_providers([offer_of(entry, enabled=True)], TODAY))["data"]
         assert list(provider) == ["id", "name", "label", "description", "enabled", "model"]
         assert (provider["name"], provider["label"]) == ("azure_openai", "Azure OpenAI")
         assert (provider["description"], provider["enabled"]) == ("Azure OpenAI provider", True)
@@ -874,7 +875,8 @@ class TestProviders:
     def test_the_whole_catalog_is_listed_with_distinct_ids(self):
         """Every model of every provider appears once, and no two entries share an id."""
         catalog = load_catalog()
-        data = json.loads(encode_providers(list(catalog.providers.values()), lambda _: False, TODAY))["data"]
+        offers = [offer_of(entry, enabled=False) for entry in catalog.providers.values()]
+        data = json.loads(encode_providers(offers, TODAY))["data"]
         assert [provider["name"] for provider in data] == list(catalog.providers)
         models = [model for provider in data for model in provider["model"]]
         prices = [price for model in models for price in model.get("price", ())]

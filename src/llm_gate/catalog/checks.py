@@ -1,7 +1,7 @@
 """Everything that can be wrong with provider files and is not a matter of types. Nothing here is built or read."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +20,9 @@ _TAKEN_HEADERS = frozenset(
     f"x-llm-gate-{name}"
     for name in ("provider", "model", "attempts", "cost-usd", "dropped", "synthetic", "estimated")
 )
-_PICTURE_UNITS = frozenset({"images", "image_inputs"})
+# What is made may have a size, a quality, a resolution; and what tokens are counted of may be stood in for.
+_SHAPED_UNITS = frozenset({"images", "image_inputs", "megapixels", "requests", "seconds"})
+_STOOD_IN_FOR = frozenset({"input_tokens", "output_tokens", "image_output_tokens"})
 
 
 def overlay_faults(overlay: Mapping[str, Any], taken: Mapping[str, str]) -> Iterator[Fault]:
@@ -40,16 +42,19 @@ def catalog_faults(
     specs: Mapping[str, ProviderSpec],
     places: Mapping[tuple[str, str], Written],
     parts: Mapping[str, Readable],
+    shipped: Collection[str],
 ) -> list[Fault]:
     """Return the faults of all providers as one catalog, after laying the operator's entries over the shipped ones.
 
     `places` says where a (provider, model) was written; `parts` are the operator's entries as far as they could
-    be read. What depends on something that could not be read is not judged.
+    be read. What depends on something that could not be read is not judged. A provider that is `shipped` without
+    a dialect is only catalogued, and needs no address.
     """
     found = list(_provider_name_faults(specs))
     for provider, spec in specs.items():
         unread = parts[provider].unread if provider in parts else frozenset()
-        found += _address_faults(spec, f"providers.{provider}", unread)
+        if provider not in shipped or spec.dialect is not None or spec.module is not None:
+            found += _address_faults(spec, f"providers.{provider}", unread)
         found += _header_faults(spec, f"providers.{provider}.reply_headers")
         known: dict[str, ModelSpec] = {}
         for model in spec.models:
@@ -188,7 +193,8 @@ def _replacement_faults(model: ModelSpec, known: Mapping[str, ModelSpec], path: 
     if successor is None:
         yield Fault(where, f"the provider has no model {model.replacement!r}")
         return
-    lost = sorted(set(model.operations) - set(successor.operations))
+    # Vendors end tuning without a successor for it.
+    lost = sorted(set(model.operations) - set(successor.operations) - {"fine_tune"})
     if lost:
         yield Fault(where, f"{model.replacement!r} does not offer {', '.join(lost)}")
     seen = {model.name}
@@ -206,17 +212,28 @@ def _price_faults(prices: Sequence[PriceSpec], written: Written) -> Iterator[Fau
     numbers = range(len(prices)) if written.prices is None else written.prices
     for number, price in zip(numbers, prices, strict=True):
         where = f"{written.path}.prices[{number}]"
-        try:
-            parse_usd(price.usd)
-        except ValueError as error:
-            yield Fault(f"{where}.usd", str(error))
+        for key, amount in (("usd", price.usd), ("minimum_usd", price.minimum_usd)):
+            try:
+                parse_usd("0" if amount is None else amount)
+            except ValueError as error:
+                yield Fault(f"{where}.{key}", str(error))
         if price.per < 1:
             yield Fault(f"{where}.per", "expected a number above 0")
         yield from _condition_faults(price, where)
-        key = (price.unit, price.condition, price.since)
-        if key in seen:
+        yield from _stand_in_faults(price, where)
+        same = (price.unit, price.condition, price.since)
+        if same in seen:
             yield Fault(where, f"a second price of {price.unit} under the same condition from the same day")
-        seen.add(key)
+        seen.add(same)
+
+
+def _stand_in_faults(price: PriceSpec, path: str) -> Iterator[Fault]:
+    if price.unit.endswith("_tokens"):
+        for key in ("minimum_usd", "instead_of"):
+            if getattr(price, key) is not None:
+                yield Fault(f"{path}.{key}", f"does not apply to {price.unit}")
+    elif price.instead_of is not None and price.instead_of not in _STOOD_IN_FOR:
+        yield Fault(f"{path}.instead_of", f"expected one of {', '.join(sorted(_STOOD_IN_FOR))}")
 
 
 def _condition_faults(price: PriceSpec, path: str) -> Iterator[Fault]:
@@ -224,16 +241,16 @@ def _condition_faults(price: PriceSpec, path: str) -> Iterator[Fault]:
     if condition is None:
         return
     where = f"{path}.condition"
-    pictured = (condition.width, condition.height, condition.quality) != (None, None, None)
-    if condition.above_input_tokens is None and not pictured:
-        yield Fault(where, "expected above_input_tokens, or width and height, or quality")
+    shaped = {condition.width, condition.height, condition.quality, condition.resolution} != {None}
+    if condition.above_input_tokens is None and not shaped:
+        yield Fault(where, "expected above_input_tokens, or width and height, quality or resolution")
     if condition.above_input_tokens is not None:
         if condition.above_input_tokens < 0:
             yield Fault(f"{where}.above_input_tokens", "expected a number of at least 0")
         if not price.unit.endswith("_tokens"):
             yield Fault(f"{where}.above_input_tokens", f"does not apply to {price.unit}")
-    if pictured and price.unit not in _PICTURE_UNITS:
-        yield Fault(where, f"width, height and quality do not apply to {price.unit}")
+    if shaped and price.unit not in _SHAPED_UNITS:
+        yield Fault(where, f"width, height, quality and resolution do not apply to {price.unit}")
     if (condition.width is None) != (condition.height is None):
         yield Fault(where, "width and height need each other")
     for side in ("width", "height"):

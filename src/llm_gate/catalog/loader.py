@@ -26,7 +26,7 @@ from llm_gate.domain.provider import Provider
 _IDS = UUID("5d0d1a6e-7c0b-5b53-9f0e-2f6f1c8f7a41")
 _PROVIDER_MODULES = "llm_gate.providers"
 # Keys of a price row that say which price it is; every other key is a unit with its amount.
-_ROW_KEYS = frozenset({"model", "since", "above_input_tokens", "source"})
+_ROW_KEYS = frozenset({"model", "since", "above_input_tokens", "source", "per"})
 
 
 class CatalogFaults(GateFault):
@@ -77,7 +77,7 @@ def survey_catalog(
         )
         for name in [*shipped, *(name for name in parts if name not in shipped)]
     }
-    faults += catalog_faults(specs, _places(specs, parts), parts)
+    faults += catalog_faults(specs, _places(specs, parts), parts, shipped)
     faults += alias_faults(aliases, specs, parts)
     if faults:
         specs = {name: msgspec.structs.replace(spec, models=()) for name, spec in specs.items()}
@@ -116,8 +116,7 @@ def _read_shipped() -> dict[str, dict[str, Any]]:
     for file in sorted(data.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".toml"):
             entry = _read(file)
-            if file.name in sheets:
-                _add_prices(entry, _read(sheets[file.name]))
+            _add_prices(entry, _read(sheets[file.name]) if file.name in sheets else {"rows": []})
             shipped[file.name.removesuffix(".toml")] = entry
     return shipped
 
@@ -127,11 +126,14 @@ def _read(file: Traversable) -> dict[str, Any]:
 
 
 def _add_prices(entry: dict[str, Any], sheet: Mapping[str, Any]) -> None:
-    """Give the models of a vendor's file their generated prices. A list written by hand, also an empty one, stands."""
+    """Give the models of a vendor's file their generated prices, and with them those of their `media_prices`.
+
+    A list of `prices` written by hand, also an empty one, stands in the place of the generated ones.
+    """
     prices: dict[str, list[dict[str, Any]]] = {}
     for row in sheet["rows"]:
         shared = {
-            "per": sheet["per"],
+            "per": row.get("per", sheet["per"]),
             "source": row.get("source", sheet["source"]),
             "checked": sheet["checked"],
         }
@@ -143,7 +145,8 @@ def _add_prices(entry: dict[str, Any], sheet: Mapping[str, Any]) -> None:
             {"unit": unit, "usd": amount, **shared} for unit, amount in row.items() if unit not in _ROW_KEYS
         )
     for model in entry.get("models", ()):
-        model.setdefault("prices", prices.get(model["name"], []))
+        by_hand = model.pop("media_prices", [])
+        model["prices"] = [*model.get("prices", prices.get(model["name"], [])), *by_hand]
 
 
 def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +214,7 @@ def _model(provider: str, spec: ModelSpec) -> Model:
         abilities=frozenset(spec.abilities),
         context_window=spec.context_window,
         max_output_tokens=spec.max_output_tokens,
+        media_tokens=spec.media_tokens,
         training_data=spec.training_data,
         prices=tuple(_price(name, price) for price in spec.prices),
         aliases=spec.aliases,
@@ -226,12 +230,15 @@ def _model(provider: str, spec: ModelSpec) -> Model:
 def _price(model: str, spec: PriceSpec) -> Price:
     # A record pins the price it used by this id, so whatever changes the amount changes the id.
     nanos = parse_usd(spec.usd)
+    minimum = None if spec.minimum_usd is None else parse_usd(spec.minimum_usd)
     condition = spec.condition and msgspec.structs.astuple(spec.condition)
     return Price(
-        id=_id("price", f"{model}/{spec.unit}/{condition}/{spec.since}/{nanos}/{spec.per}"),
+        id=_id("price", f"{model}/{spec.unit}/{condition}/{spec.since}/{nanos}/{spec.per}/{minimum}"),
         unit=spec.unit,
         per=spec.per,
         nanos=nanos,
+        minimum_nanos=minimum,
+        instead_of=spec.instead_of,
         condition=spec.condition,
         since=spec.since,
         source=spec.source,

@@ -97,6 +97,7 @@ async def _ask(settings: Settings, request: ChatRequest, *, as_json: bool) -> No
         request_id=str(uuid4()), caller=Caller(application="cli"), received_at=datetime.now(UTC), headers={}
     )
     try:
+        await gateway.start()
         stream = await gateway.gate.chat_stream(request, context)
         try:
             text = await _read(stream, show=not as_json)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from llm_gate.cli.configuration import configuration_options, json_option, source_of
 from llm_gate.cli.output import print_json, print_table
-from llm_gate.configuration import read_directory
+from llm_gate.configuration import ask_directory
 from llm_gate.domain.catalog import Model
 from llm_gate.domain.money import format_usd, round_half_even, usd_decimal
 from llm_gate.domain.pricing import Unit, price_for
@@ -49,11 +49,11 @@ def command(
     *, provider: str | None, everything: bool, config: Path | None, no_env_file: bool, as_json: bool
 ) -> None:
     """List the models."""
-    directory = read_directory(source_of(config, no_env_file).read())
+    directory = ask_directory(source_of(config, no_env_file).read())
     only = None if provider is None else _canonical(directory, provider)
     if only is not None and not everything and not directory.is_enabled(only):
         click.echo(
-            f"provider {only!r} is not enabled: {directory.hints.get(only, '')}; --all lists its models",
+            f"provider {only!r} is not enabled: {directory.hint(only)}; --all lists its models",
             err=True,
         )
     today = datetime.now(UTC).date()
@@ -78,19 +78,17 @@ def _canonical(directory: Directory, given: str) -> str:
 
 
 def _rows(directory: Directory, only: str | None, today: date) -> Iterator[_Row]:
-    for provider, entry in directory.catalog.providers.items():
-        if only not in {None, provider}:
+    for offer in directory.offers():
+        if only not in {None, offer.entry.name}:
             continue
-        for name, model in entry.models.items():
-            # The catalog holds a model under its other names too.
-            if name == model.name:
-                yield _Row(
-                    model=model,
-                    enabled=directory.is_enabled(provider),
-                    input_nanos=_per_million(model, "input_tokens", today),
-                    output_nanos=_per_million(model, "output_tokens", today),
-                    replacement=model.replacement if model.is_retired(today) else None,
-                )
+        for model in offer.models:
+            yield _Row(
+                model=model,
+                enabled=offer.has(model),
+                input_nanos=_per_million(model, "input_tokens", today),
+                output_nanos=_per_million(model, "output_tokens", today),
+                replacement=model.replacement if model.is_retired(today) else None,
+            )
 
 
 def _per_million(model: Model, unit: Unit, today: date) -> int | None:

@@ -6,12 +6,12 @@ import click
 
 from llm_gate.cli.configuration import configuration_options, json_option, source_of
 from llm_gate.cli.output import print_json, print_table
-from llm_gate.configuration import read_directory
+from llm_gate.configuration import ask_directory
 
 HELP = """List every provider the gateway knows: whether it can be used now, and if not, what is missing.
 
 A provider becomes usable when its key is set in the environment or in the file .env. Providers of your own
-are written in llm-gate.toml.
+are written in llm-gate.toml. One that runs on a machine of your own is asked whether it is there.
 
 \b
 Examples:
@@ -25,7 +25,7 @@ Examples:
 @json_option
 def command(config: Path | None, no_env_file: bool, as_json: bool) -> None:
     """List the providers."""
-    directory = read_directory(source_of(config, no_env_file).read())
+    directory = ask_directory(source_of(config, no_env_file).read())
     entries = sorted(
         directory.catalog.providers.values(),
         key=lambda entry: (not directory.is_enabled(entry.name), entry.name),
@@ -35,7 +35,7 @@ def command(config: Path | None, no_env_file: bool, as_json: bool) -> None:
             "name": entry.name,
             "label": entry.label,
             "enabled": directory.is_enabled(entry.name),
-            "hint": None if directory.is_enabled(entry.name) else directory.hints.get(entry.name, ""),
+            "hint": None if directory.is_enabled(entry.name) else directory.hint(entry.name),
             "aliases": list(entry.spec.aliases),
             "synthetic": entry.spec.synthetic,
         }

@@ -8,6 +8,7 @@ import msgspec
 
 from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects.anthropic_turns import place_messages, read_turns
+from llm_gate.dialects.usage_info import UsageInfo
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.requests import ChatRequest
 
@@ -41,20 +42,18 @@ _MESSAGE = re.compile(r"messages\[(\d+)\](?:\.content\[(\d+)\])?(.*)", re.DOTALL
 _TOOL = re.compile(r"(tools\[\d*\])\.function\.(.*)", re.DOTALL)
 
 
-def encode_error(message: str, *, status: int, request_id: str) -> bytes:
+def encode_error(message: str, *, status: int, request_id: str, usage_info: UsageInfo | None = None) -> bytes:
     """Write an error body; its type follows from the status."""
-    return msgspec.json.encode(_body(message, status, request_id))
-
-
-def encode_stream_error(message: str, *, status: int, request_id: str) -> bytes:
-    """Write an in-band error event, after which the stream ends without message_stop."""
-    return b"event: error\ndata: " + msgspec.json.encode(_body(message, status, request_id)) + b"\n\n"
-
-
-def _body(message: str, status: int, request_id: str) -> dict[str, Any]:
     default = "api_error" if status >= _FIRST_SERVER_STATUS else "invalid_request_error"
-    error = {"type": _TYPES.get(status, default), "message": message}
-    return {"type": "error", "error": error, "request_id": request_id or None}
+    error: dict[str, Any] = {"type": _TYPES.get(status, default), "message": message}
+    if usage_info is not None:
+        error["usage_info"] = usage_info
+    return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id or None})
+
+
+def encode_stream_error(error: bytes) -> bytes:
+    """Write an error's body as an event, after which the stream ends without message_stop."""
+    return b"event: error\ndata: " + error + b"\n\n"
 
 
 def in_wire_names(names: Sequence[str], request: ChatRequest) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ def write_request(request: ChatRequest, target: Target) -> Encoded:
     """
     if request.wire is not None and is_own(request):
         body, dropped = _pass_on(request.wire.fields, target)
+        if request.output_limit_tokens is not None:
+            body["max_tokens"] = request.output_limit_tokens
         headers = {**_HEADERS, **request.wire.headers}
     else:
         body, dropped = _translate(request, target)

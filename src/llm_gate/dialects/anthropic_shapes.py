@@ -2,16 +2,18 @@
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from llm_gate.dialects.anthropic_inbound import Fraction, Limit, Metadata
+from llm_gate.dialects.usage_info import UsageInfo
 
 
 class MessagesErrorDetail(Struct, frozen=True):
-    """What went wrong."""
+    """What went wrong. `usage_info` says what stands behind a limit's refusal."""
 
     type: str
     message: str
+    usage_info: UsageInfo | UnsetType = UNSET
 
 
 class MessagesErrorShape(Struct, frozen=True):

@@ -107,12 +107,13 @@ class AnthropicStream:
     """Reads one streamed answer.
 
     With `verbatim`, wire events are checked but pass as they are; only what carries usage or the end is handed out
-    as typed events.
+    as typed events. With `explained`, their meaning stands beside them.
     """
 
-    def __init__(self, target: Target, *, verbatim: bool = False) -> None:
+    def __init__(self, target: Target, *, verbatim: bool = False, explained: bool = False) -> None:
         self._target = target
         self._verbatim = verbatim
+        self._explained = explained
         self._sse = SseParser()
         self._started = False
         self._finished = False
@@ -156,11 +157,13 @@ class AnthropicStream:
         if self._ended or not self._started:
             return events
         reports = [each for each in events if isinstance(each, UsageReported)]
+        meaning = tuple(events) if self._explained else ()
         if event.type == "message_delta" and reports:
-            return [VerbatimUsage(payload=wire_event.data, usage=reports[-1].usage)]
+            return [VerbatimUsage(payload=wire_event.data, usage=reports[-1].usage, meaning=meaning)]
         # The official clients skip events whose type stands in the data only.
         name = b"" if wire_event.event else b"event: " + event.type.encode() + b"\n"
-        return [*reports, Verbatim(data=name + wire_event.raw, has_content=event.type != "ping")]
+        passed = Verbatim(data=name + wire_event.raw, has_content=event.type != "ping", meaning=meaning)
+        return [*reports, passed]
 
     @staticmethod
     def _is_failure(wire_event: SseEvent, event: _Event) -> bool:

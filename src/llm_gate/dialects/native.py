@@ -30,6 +30,7 @@ from llm_gate.dialects.native_wire import (
     ToolChoiceBody,
     ToolMessage,
     ToolSelector,
+    UsageInfoReply,
 )
 from llm_gate.domain.catalog import Ability
 from llm_gate.domain.errors import Fault
@@ -258,6 +259,6 @@ def error_code(status: int) -> str:
     return _ERROR_CODES.get(status, f"ERROR_{status}")
 
 
-def encode_error(details: Sequence[ErrorDetail]) -> bytes:
-    """Write an error body: `{"errorDetails": [{statusCode, message, details?}]}`."""
-    return msgspec.json.encode(ErrorReply(error_details=tuple(details)))
+def encode_error(details: Sequence[ErrorDetail], usage_info: UsageInfoReply | UnsetType = UNSET) -> bytes:
+    """Write an error body: `{"errorDetails": [{statusCode, message, details?}], "usageInfo"?}`."""
+    return msgspec.json.encode(ErrorReply(error_details=tuple(details), usage_info=usage_info))

@@ -1,6 +1,6 @@
 """The list of providers in the native wire format, with the spellings of the documents (`model`, `tranningData`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 
 import msgspec
@@ -8,7 +8,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from llm_gate.dialects.native_costs import UNIT_OF_MEASURE, price_number
 from llm_gate.dialects.native_wire import Number
-from llm_gate.domain.catalog import Model, ProviderEntry
+from llm_gate.domain.catalog import Model
+from llm_gate.domain.offers import Offer
 from llm_gate.domain.pricing import Price, PriceCondition, price_for
 from llm_gate.domain.usage import Usage
 
@@ -75,22 +76,19 @@ class ProvidersReply(_Listing, frozen=True, kw_only=True):
     data: list[ProviderListing]
 
 
-def encode_providers(entries: Sequence[ProviderEntry], enabled: Callable[[str], bool], on: date) -> bytes:
-    """Write the list; `enabled` tells by name whether a provider can be used, `on` which prices are valid."""
-    return msgspec.json.encode(
-        ProvidersReply(data=[_provider(entry, enabled(entry.name), on) for entry in entries])
-    )
+def encode_providers(offers: Sequence[Offer], on: date) -> bytes:
+    """Write the list; `on` says which models can still be used, and which prices are valid."""
+    return msgspec.json.encode(ProvidersReply(data=[_provider(offer, on) for offer in offers]))
 
 
-def _provider(entry: ProviderEntry, enabled: bool, on: date) -> ProviderListing:
-    models = {model.id: model for model in entry.models.values()}
+def _provider(offer: Offer, on: date) -> ProviderListing:
     return ProviderListing(
-        id=entry.id,
-        name=entry.name,
-        label=entry.label,
-        description=entry.description,
-        enabled=enabled,
-        model=[_model(model, enabled and not model.is_retired(on), on) for model in models.values()],
+        id=offer.entry.id,
+        name=offer.entry.name,
+        label=offer.entry.label,
+        description=offer.entry.description,
+        enabled=offer.enabled,
+        model=[_model(model, offer.can_use(model, on), on) for model in offer.models],
     )
 
 
@@ -138,6 +136,6 @@ def _pixel(price: Price) -> PixelRate:
     return PixelRate(
         width=UNSET if condition.width is None else condition.width,
         height=UNSET if condition.height is None else condition.height,
-        quality=condition.quality or UNSET,
+        quality=condition.quality or condition.resolution or UNSET,
         value=price_number(price, 1),
     )

@@ -16,6 +16,7 @@ from llm_gate.dialects.native_wire import (
     StreamMessage,
     ToolCallReply,
     ToolMessage,
+    UsageInfoReply,
 )
 from llm_gate.domain.events import (
     ChatEvent,
@@ -119,9 +120,11 @@ class NativeStreamEncoder:
         )
 
 
-def encode_stream_error(details: Sequence[ErrorDetail]) -> bytes:
+def encode_stream_error(
+    details: Sequence[ErrorDetail], usage_info: UsageInfoReply | UnsetType = UNSET
+) -> bytes:
     """Write an in-band error event, after which the stream ends without its last event."""
-    return b"event: error\ndata: " + encode_error(details) + b"\n\n"
+    return b"event: error\ndata: " + encode_error(details, usage_info) + b"\n\n"
 
 
 def _event(body: Struct) -> bytes:

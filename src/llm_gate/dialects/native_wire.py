@@ -3,6 +3,7 @@
 Requests refuse unknown fields; answers leave out what is unknown. The OpenAPI document is made from these.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -274,7 +275,35 @@ class ErrorDetail(_Reply, frozen=True, kw_only=True, omit_defaults=True):
     details: str | None = None
 
 
+class UsageInfoReply(_Reply, frozen=True, kw_only=True):
+    """How far a limit is used; the field `current…` is named after what is counted, money is in US dollars.
+
+    What calls under way hold is counted as used; `held` tells how much that is. After the end of a subscription,
+    `expired` is true and `periodEnd` its end.
+    """
+
+    type: str
+    limit: Number | int | None
+    provider: str | None = None
+    operation_type: str | None = None
+    current_calls: int | UnsetType = UNSET
+    current_tokens: int | UnsetType = UNSET
+    current_jobs: int | UnsetType = UNSET
+    current_cost: Number | UnsetType = UNSET
+    requested: Number | int | UnsetType = UNSET
+    held: Number | int | UnsetType = UNSET
+    remaining: Number | int | UnsetType = UNSET
+    usage_percentage: Number | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    plan: str | UnsetType = UNSET
+    resets_at: datetime | UnsetType | None = UNSET
+    expired: bool | UnsetType = UNSET
+    period_end: datetime | UnsetType = UNSET
+    upgrade_to: str | UnsetType | None = UNSET
+
+
 class ErrorReply(_Reply, frozen=True, kw_only=True):
-    """The body of every answer that is not a success."""
+    """The body of every answer that is not a success. `usageInfo` says what stands behind a limit's refusal."""
 
     error_details: tuple[ErrorDetail, ...]
+    usage_info: UsageInfoReply | UnsetType = UNSET

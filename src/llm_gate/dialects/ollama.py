@@ -7,6 +7,7 @@ import msgspec
 
 from llm_gate.dialects._failures import VendorFailure, bad_response, plain_text, retry_after_s, typed_error
 from llm_gate.dialects.ollama_embeddings import OllamaEmbedding
+from llm_gate.dialects.ollama_presence import OllamaPresence
 from llm_gate.dialects.ollama_requests import write_request
 from llm_gate.dialects.ollama_stream import OllamaStream
 from llm_gate.dialects.ollama_wire import (
@@ -69,5 +70,9 @@ def decode_error(reply: HttpReply, target: Target) -> ProviderError:
 
 
 provider = Provider(
-    dialect="ollama", chat=OllamaChat(), embedding=OllamaEmbedding(), decode_error=decode_error
+    dialect="ollama",
+    chat=OllamaChat(),
+    embedding=OllamaEmbedding(),
+    presence=OllamaPresence(),
+    decode_error=decode_error,
 )

@@ -70,7 +70,8 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         needs=_needs(needs_of(messages), tools, response_format),
         stream=bool(parsed.stream),
         include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
-        max_output_tokens=parsed.max_completion_tokens or parsed.max_tokens,
+        # Where both are said both go out, and a vendor may know but one of them: the larger is what may come.
+        max_output_tokens=max(parsed.max_completion_tokens or 0, parsed.max_tokens or 0) or None,
         temperature=parsed.temperature,
         top_p=parsed.top_p,
         top_k=parsed.top_k,
@@ -163,6 +164,9 @@ def _read_format(body: ResponseFormatBody | None) -> ResponseFormat | None:
     )
 
 
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+
+
 class OpenAIChat:
     """The chat operation of every provider that speaks this dialect.
 
@@ -200,7 +204,7 @@ class OpenAIChat:
     def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:
         """Read a streamed answer; verbatim for a caller of this dialect."""
         verbatim = request.wire is not None and request.wire.dialect == DIALECT
-        return OpenAIChatStream(target, verbatim=verbatim)
+        return OpenAIChatStream(target, verbatim=verbatim, explained=request.answer_schema is not None)
 
 
 def _with_usage(request: ChatRequest) -> dict[str, Any]:
@@ -217,6 +221,9 @@ def _pass_on(
     spec = target.deployment.spec
     body: dict[str, Any] = dict(fields)
     body.pop("stream_options", None)
+    if request.output_limit_tokens is not None:
+        for name in _LIMITS & body.keys() or {spec.max_tokens_field or "max_tokens"}:
+            body[name] = request.output_limit_tokens
     named = given(request)
     for name in spec.drop:
         if name in MEANINGFUL and name in named:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from llm_gate.dialects._failures import VendorFailure, plain_text, retry_after_s, typed_error
+from llm_gate.dialects.usage_info import UsageInfo
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.provider import HttpReply, Target
 
@@ -123,7 +124,11 @@ def _message(error: dict[str, Any]) -> str:
     return ""
 
 
-def encode_error(message: str, *, kind: str, code: str | None, param: str | None) -> bytes:
-    """Write an error body: `{"error": {message, type, param, code}}`."""
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return msgspec.json.encode(body)
+def encode_error(
+    message: str, *, kind: str, code: str | None, param: str | None, usage_info: UsageInfo | None = None
+) -> bytes:
+    """Write an error body: `{"error": {message, type, param, code, usage_info?}}`."""
+    error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
+    if usage_info is not None:
+        error["usage_info"] = usage_info
+    return msgspec.json.encode({"error": error})

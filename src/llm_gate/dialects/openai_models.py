@@ -1,6 +1,6 @@
 """The model list in the OpenAI wire format, with the context and pricing fields OpenRouter established."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -8,8 +8,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llm_gate.domain.catalog import Catalog, Model
+from llm_gate.domain.catalog import Model
 from llm_gate.domain.money import NANOS_PER_USD
+from llm_gate.domain.offers import Offer
 from llm_gate.domain.pricing import Unit, price_for
 from llm_gate.domain.usage import Usage
 
@@ -65,25 +66,15 @@ class ModelList(Struct, frozen=True, kw_only=True):
     data: list[ModelObject]
 
 
-def list_models(catalog: Catalog, is_enabled: Callable[[str], bool], on: date) -> list[ModelObject]:
-    """List the models of all enabled providers that are not retired on a day."""
-    usable = usable_models(catalog, is_enabled, on)
+def list_models(offers: Sequence[Offer], on: date) -> list[ModelObject]:
+    """List the models that can be used on a day."""
+    usable = usable_models(offers, on)
     return [model_object(f"{model.provider}/{model.name}", model, on) for model in usable]
 
 
-def usable_models(catalog: Catalog, is_enabled: Callable[[str], bool], on: date) -> list[Model]:
-    """Return the models of all enabled providers that are not retired on a day."""
-    return [
-        model
-        for entry in catalog.providers.values()
-        if is_enabled(entry.name)
-        for model in _each_once(entry.models.values())
-        if not model.is_retired(on)
-    ]
-
-
-def _each_once(models: Iterable[Model]) -> list[Model]:
-    return list({model.id: model for model in models}.values())
+def usable_models(offers: Sequence[Offer], on: date) -> list[Model]:
+    """Return the models that can be used on a day."""
+    return [model for offer in offers for model in offer.models if offer.can_use(model, on)]
 
 
 def model_object(name: str, model: Model, on: date) -> ModelObject:

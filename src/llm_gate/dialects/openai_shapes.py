@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from llm_gate.dialects.openai_wire import (
     Count,
@@ -10,15 +10,17 @@ from llm_gate.dialects.openai_wire import (
     Probability,
     StreamOptions,
 )
+from llm_gate.dialects.usage_info import UsageInfo
 
 
 class ErrorDetail(Struct, frozen=True):
-    """What went wrong."""
+    """What went wrong. `usage_info` says what stands behind a limit's refusal."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    usage_info: UsageInfo | UnsetType = UNSET
 
 
 class ErrorShape(Struct, frozen=True):

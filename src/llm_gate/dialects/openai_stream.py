@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 from llm_gate.dialects._failures import bad_response
 from llm_gate.dialects._json import ABSENT, is_given
 from llm_gate.dialects._sse import EventTooLargeError, SseEvent, SseParser
-from llm_gate.dialects.openai_errors import encode_error, error_in_success
+from llm_gate.dialects.openai_errors import error_in_success
 from llm_gate.dialects.openai_results import (
     content_text,
     finish_reason,
@@ -55,12 +55,13 @@ class OpenAIChatStream:
     """Reads one streamed answer.
 
     With `verbatim`, wire events pass as they are; only those that carry usage, an error or the end are
-    handed out as typed events.
+    handed out as typed events. With `explained`, each passes by itself, its meaning beside it.
     """
 
-    def __init__(self, target: Target, *, verbatim: bool) -> None:
+    def __init__(self, target: Target, *, verbatim: bool, explained: bool = False) -> None:
         self._target = target
         self._verbatim = verbatim
+        self._explained = explained
         self._sse = SseParser()
         self._started = False
         self._announced = False
@@ -117,11 +118,15 @@ class OpenAIChatStream:
                 events += self._translate(chunk, usage, already_finished)
             elif usage is not None:
                 self._flush(passing, events)
-                events.append(VerbatimUsage(payload=self._plain(data, chunk), usage=usage))
-            elif data is not wire_event.data or _is_irregular(chunk):
-                passing.append(b"data: " + self._plain(data, chunk) + b"\n\n")
+                payload, meaning = self._plain(data, chunk), self._meaning(chunk, already_finished)
+                events.append(VerbatimUsage(payload=payload, usage=usage, meaning=meaning))
             else:
-                passing.append(wire_event.raw)
+                is_as_it_came = data is wire_event.data and not _is_irregular(chunk)
+                passing.append(
+                    wire_event.raw if is_as_it_came else b"data: " + self._plain(data, chunk) + b"\n\n"
+                )
+                if self._explained:
+                    self._flush(passing, events, self._meaning(chunk, already_finished))
 
     def _end(self) -> list[ChatEvent]:
         """Close the answer; a choice whose finish reason the vendor left out counts as a plain stop."""
@@ -133,10 +138,22 @@ class OpenAIChatStream:
         return [*(Finished(reason="stop", index=index) for index in sorted(self._open_choices)), Ended()]
 
     @staticmethod
-    def _flush(passing: list[bytes], events: list[ChatEvent]) -> None:
+    def _flush(passing: list[bytes], events: list[ChatEvent], meaning: tuple[ChatEvent, ...] = ()) -> None:
         if passing:
-            events.append(Verbatim(data=b"".join(passing)))
+            events.append(Verbatim(data=b"".join(passing), meaning=meaning))
             passing.clear()
+
+    def _meaning(self, chunk: Completion, already_finished: AbstractSet[int]) -> tuple[ChatEvent, ...]:
+        """Return the text and the ends of a chunk that passes; calls are numbered once only, so they are left out."""
+        if not self._explained:
+            return ()
+        events: list[ChatEvent] = []
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                events += _texts(choice.delta, choice.index)
+            if choice.finish_reason and choice.index not in already_finished:
+                events.append(Finished(reason=finish_reason(choice.finish_reason), index=choice.index))
+        return tuple(events)
 
     def _chunk(self, wire_event: SseEvent) -> tuple[Completion, bytes]:
         """Read one event; its data comes back with it, mended where need be."""
@@ -180,13 +197,7 @@ class OpenAIChatStream:
         return events
 
     def _deltas(self, delta: ReplyMessage, index: int) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
-        if thought := reasoning_text(delta):
-            events.append(ThinkingDelta(text=thought, index=index))
-        if text := content_text(delta.content):
-            events.append(TextDelta(text=text, index=index))
-        if delta.refusal:
-            events.append(TextDelta(text=delta.refusal, refusal=True, index=index))
+        events = _texts(delta, index)
         calls = delta.tool_calls or ()
         if delta.function_call is not None:
             # The form before tools: one call, without id.
@@ -246,6 +257,17 @@ class OpenAIChatStream:
         index = position if call.index is None else call.index
         self._calls.append(_Call(choice=choice, index=index, id=call.id, number=len(known)))
         return len(known), True
+
+
+def _texts(delta: ReplyMessage, index: int) -> list[ChatEvent]:
+    events: list[ChatEvent] = []
+    if thought := reasoning_text(delta):
+        events.append(ThinkingDelta(text=thought, index=index))
+    if text := content_text(delta.content):
+        events.append(TextDelta(text=text, index=index))
+    if delta.refusal:
+        events.append(TextDelta(text=delta.refusal, refusal=True, index=index))
+    return events
 
 
 class ChunkEncoder:
@@ -369,9 +391,9 @@ def _usage_aside(data: bytes) -> Usage | None:
     return None
 
 
-def encode_stream_error(message: str, *, kind: str, code: str | None, param: str | None) -> bytes:
-    """Write an in-band error event, after which the stream ends without a terminal event."""
-    return b"data: " + encode_error(message, kind=kind, code=code, param=param) + b"\n\n"
+def encode_stream_error(error: bytes) -> bytes:
+    """Write an error's body as an event, after which the stream ends without a terminal event."""
+    return b"data: " + error + b"\n\n"
 
 
 def _event(body: dict[str, Any]) -> bytes:

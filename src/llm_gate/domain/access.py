@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from llm_gate.domain.plans import Limits
 
-KeyScope = Literal["inference", "usage:read", "admin"]
+KeyScope = Literal["inference", "usage:read", "admin", "operator"]
+"""What a key may do. "admin" acts within the key's own tenant; with "operator" beside it, in every tenant."""
 
 DEFAULT_TENANT = "default"
 LOCAL_APPLICATION = "local"

@@ -34,15 +34,20 @@ Place = tuple[str, int]
 
 
 class Balance:
-    """What is used and held on one account in one window."""
+    """What is used and held on one account in one window.
 
-    __slots__ = ("end_ms", "held", "is_changed", "seeded", "used")
+    `seeded` of it was used before the quota came to be. `used_before` is what was used before the batch, 0 where
+    nothing but that was.
+    """
+
+    __slots__ = ("end_ms", "held", "is_changed", "seeded", "used", "used_before")
 
     def __init__(self, *, used: int = 0, held: int = 0, seeded: int = 0, end_ms: int = 0) -> None:
         self.used = used
         self.held = held
         self.seeded = seeded
         self.end_ms = end_ms
+        self.used_before = 0 if used == seeded else used
         self.is_changed = False
 
     def add(self, *, used: int = 0, held: int = 0) -> None:
@@ -71,9 +76,11 @@ class Book:
         found: dict[Place, Hold] = {}
         for step in steps:
             if isinstance(step, Reserve | Advance):
-                found.update({hold.place: hold for hold in step.holds})
+                for hold in step.holds:
+                    found[hold.account, hold.start_ms] = hold
         for reservation in self.reservations.values():
-            found.update({hold.place: hold for hold in reservation.holds})
+            for hold in reservation.holds:
+                found[hold.account, hold.start_ms] = hold
         return found
 
     def apply(self, step: Step) -> Result:
@@ -97,11 +104,13 @@ class Book:
             quote = self.reservations.get(call.quote_id)
             if quote is None or not _is_for(quote, call):
                 return Missing(id=call.quote_id)
-        spent = _spendable(quote)
-        extra = [
-            structs.replace(hold, amount=max(0, hold.amount - spent.get(hold.place, 0)))
-            for hold in step.holds
-        ]
+        extra: Sequence[Hold] = step.holds
+        if quote is not None:
+            spent = {hold.place: hold.amount for hold in quote.holds}
+            extra = [
+                structs.replace(hold, amount=max(0, hold.amount - spent.get(hold.place, 0)))
+                for hold in step.holds
+            ]
         if refused := self._shortages(extra, step.holds):
             return refused
         for hold in extra:
@@ -140,7 +149,10 @@ class Book:
             structs.replace(hold, amount=hold.amount - (before[place].amount if place in before else 0))
             for place, hold in after.items()
         ]
-        if refused := self._shortages([hold for hold in extra if hold.amount > 0], step.holds):
+        # What is overdrawn elsewhere by now is used already, and no reason to refuse what binds it no more.
+        binding = {hold.place for hold in step.holds}
+        more = [hold for hold in extra if hold.amount > 0 and hold.place in binding]
+        if refused := self._shortages(more, step.holds):
             # The attempt that ended is kept all the same; the call goes no further.
             self._keep(structs.replace(reservation, outcomes=outcomes, intent=None))
             return refused
@@ -194,7 +206,8 @@ class Book:
         found: list[Shortage] = []
         for hold in extra:
             balance = self.balances[hold.place]
-            if balance.used + balance.held + hold.amount > hold.cap:
+            # What a quote holds already needs no room, also where others have overdrawn theirs since.
+            if hold.amount and balance.used + balance.held + hold.amount > hold.cap:
                 shown = amounts.get(hold.place, hold)
                 found.append(Shortage(hold=shown, used=balance.used, held=balance.held))
         if not found:
@@ -206,9 +219,9 @@ class Book:
         self.changed[reservation.call.id] = reservation
 
     def _close(self, reservation: Reservation, record: Record | None) -> None:
-        charges = {} if record is None else {hold.place: amount for hold, amount in record.charges}
-        for hold in reservation.holds:
-            self.balances[hold.place].add(used=charges.get(hold.place, 0), held=-hold.amount)
+        charges = tuple((hold, 0) for hold in reservation.holds) if record is None else record.charges
+        for hold, amount in charges:
+            self.balances[hold.account, hold.start_ms].add(used=amount, held=-hold.amount)
         del self.reservations[reservation.call.id]
         self.changed[reservation.call.id] = None
         self._finished.add(reservation.call.id)
@@ -255,7 +268,3 @@ def _is_for(quote: Reservation, call: Call) -> bool:
     """Tell whether a quote is open for a call: of the same user, and not past its end."""
     same = (quote.call.tenant, quote.call.user) == (call.tenant, call.user)
     return same and quote.expires_ms is not None and call.made_ms < quote.expires_ms
-
-
-def _spendable(quote: Reservation | None) -> dict[Place, int]:
-    return {} if quote is None else {hold.place: hold.amount for hold in quote.holds}

@@ -21,15 +21,21 @@ Operation = Literal[
     "fine_tune",
 ]
 Api = Literal["chat", "responses"]
+Media = Literal["image", "audio", "video", "file"]
 Ability = Literal["tools", "images", "audio", "video", "files", "json_object", "json_schema", "thinking"]
 
 
 class PriceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A price as written in a file: `usd` (decimal text) for `per` units."""
+    """A price as written in a file: `usd` (decimal text) for `per` units, `minimum_usd` at least for one item.
+
+    With `instead_of`, it stands in for that unit where nothing says how many of it there are.
+    """
 
     unit: Unit
     usd: str
     per: int = 1
+    minimum_usd: str | None = None
+    instead_of: Unit | None = None
     condition: PriceCondition | None = None
     since: date | None = None
     source: str | None = None
@@ -69,6 +75,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `retired_on` with `replacement` sends requests for the name to another model of the same provider from
     that day on. `aliases` are other names of the same model. `api` is the provider's where it is not given.
+    `media_tokens` says how many input tokens one medium of a kind counts at the very most.
     """
 
     name: str
@@ -78,6 +85,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     abilities: tuple[Ability, ...] = ()
     context_window: int | None = None
     max_output_tokens: int | None = None
+    media_tokens: Mapping[Media, int] = {}
     training_data: str | None = None
     prices: tuple[PriceSpec, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -92,7 +100,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider as written in a file; the operator's file may give any part of it.
 
-    `dialect` names the wire format; `module` a file in providers/ where the vendor needs code of its own.
+    `dialect` names the wire format; `module` a file in providers/ where the vendor needs code of its own. A shipped
+    provider without either is only catalogued: its models are priced, and none can be called.
     `rank` orders the providers that are tried when nobody names one (none: never). `finish_is_end` is for
     vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
     `api` says which of the OpenAI dialect's two forms of chat is spoken ("chat" if nothing says otherwise).
@@ -138,6 +147,7 @@ class Model(Struct, frozen=True, kw_only=True):
     abilities: frozenset[Ability] = frozenset()
     context_window: int | None = None
     max_output_tokens: int | None = None
+    media_tokens: Mapping[Media, int] = {}
     training_data: str | None = None
     prices: tuple[Price, ...] = ()
     aliases: tuple[str, ...] = ()

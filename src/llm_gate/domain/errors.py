@@ -2,7 +2,8 @@
 
 GateError                       code, message, details
 ├── CallerError                 the caller must change something
-│   ├── InvalidRequest  NotAuthenticated  NotAllowed  NotFound  Conflict  QuotaExceeded
+│   ├── InvalidRequest (KeyReused)  NotAuthenticated  NotAllowed (PriceUnknown)  NotFound
+│   ├── Conflict (AnswerLost)  QuotaExceeded
 │   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected
 ├── ProviderError               provider, model, upstream status, safe excerpt
 │   ├── ProviderUnavailable  ProviderTimeout            another try may work
@@ -84,16 +85,40 @@ class InvalidRequest(CallerError):
             self.code = code
 
 
+class KeyReused(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+
 class NotAuthenticated(CallerError):
     """No key, or one that is not accepted."""
 
     code = "invalid_api_key"
 
 
+class TooManyFailures(NotAuthenticated):
+    """Too many keys from one place were not accepted: it has to wait."""
+
+    code = "too_many_failed_authentications"
+    retry_after_s = 60.0
+
+
 class NotAllowed(CallerError):
     """The caller is known (or need not be) and still may not do this."""
 
     code = "not_allowed"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class PriceUnknown(NotAllowed):
+    """What a call may cost is not known, and the caller's money is limited: it would be free, or without end."""
+
+    code = "price_unknown"
 
 
 class NotFound(CallerError):
@@ -158,6 +183,17 @@ class Conflict(CallerError):
 
     code = "conflict"
 
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class AnswerLost(Conflict):
+    """A request that was made before is not made again, and its answer is not there to be shown."""
+
+    code = "idempotency_outcome_unknown"
+
 
 class TooLarge(CallerError):
     """The body is larger than the gateway takes."""
@@ -187,7 +223,8 @@ class ProviderError(GateError):
     """A provider failed; subclasses say whether another try or another provider may help.
 
     `status` is the upstream's HTTP status (None when there was none), `retry_after_s` its own hint
-    in seconds, `detail` a shortened vendor text in which credentials are masked. `preceding` holds the events
+    in seconds, `detail` a shortened vendor text in which credentials are masked. `was_sent` is False where the
+    request certainly never reached the provider, so that nothing can have been billed. `preceding` holds the events
     of a stream that were complete when it broke, so that they are not lost with it.
     """
 
@@ -215,6 +252,7 @@ class ProviderError(GateError):
         self.retry_after_s = retry_after_s
         self.param = param
         self.vendor_code = vendor_code
+        self.was_sent = True
         self.preceding: tuple[Any, ...] = ()
 
 

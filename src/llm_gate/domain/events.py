@@ -3,7 +3,9 @@
 Theory of operation: a stream is Started once, then deltas, then one Finished per choice, UsageReported at any
 time after the start (a later report replaces an earlier one), and Ended exactly once, last. Ended is only ever
 produced by the protocol's own terminal event; a stream that stops without one is an error, never an end.
-Verbatim events stand for wire bytes that a surface of the same dialect may forward untouched.
+Verbatim events stand for wire bytes that a surface of the same dialect may forward untouched. Where the engine must
+understand the answer as well (`ChatRequest.answer_schema`), each stands for one wire event, and `meaning` holds at
+least the text deltas and the Finished it would have been.
 """
 
 from msgspec import Struct
@@ -69,6 +71,7 @@ class Verbatim(Struct, frozen=True, kw_only=True):
 
     data: bytes
     has_content: bool = True
+    meaning: "tuple[ChatEvent, ...]" = ()
 
 
 class VerbatimUsage(Struct, frozen=True, kw_only=True):
@@ -76,6 +79,7 @@ class VerbatimUsage(Struct, frozen=True, kw_only=True):
 
     payload: bytes
     usage: Usage
+    meaning: "tuple[ChatEvent, ...]" = ()
 
 
 class Ended(Struct, frozen=True, kw_only=True):

@@ -43,6 +43,12 @@ def share_half_even(amount: Fraction, quantity: int, per: int) -> int:
     return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
 
 
+def round_to_digits(nanos: int, digits: int) -> int:
+    """Round to so many decimals of a dollar (at most 9), ties to the even neighbour; the result is nano-dollars."""
+    step: int = 10 ** (9 - digits)
+    return share_half_even(Fraction(nanos), 1, step) * step
+
+
 def usd_decimal(nanos: int) -> Decimal:
     """Return nano-dollars as dollars, exactly, without trailing zeros or an exponent."""
     return Decimal(format_usd(nanos))

@@ -14,6 +14,8 @@ Mode = Literal["strict", "balanced"]
 
 Scope = Literal["tenant", "application", "user", "key"]
 Cycle = Literal["monthly", "yearly"]
+Origin = Literal["shipped", "file", "operator"]
+"""Who made a plan what it is: the gateway as it comes, the configuration file, or the operator by a command."""
 
 UNLIMITED = "unlimited"
 """The plan of whoever has none, unless the operator says otherwise: no limits, everything recorded."""
@@ -57,6 +59,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     allowed_models: tuple[str, ...] = ()
     max_output_tokens: int | None = None
+    origin: Origin = "operator"
     is_active: bool = True
     created_at_ms: int = 0
     updated_at_ms: int = 0
@@ -151,6 +154,11 @@ class Standing(Struct, frozen=True, kw_only=True):
         return self.plan.mode == "strict"
 
 
+def tenant_in_account(tenant: str) -> str:
+    """Return a tenant's id as accounts have it: without the slash, which ends it there."""
+    return tenant.replace("%", "%25").replace("/", "%2F")
+
+
 def quotas_of(scope: Scope, tenant: str, subject: str, limits: Limits, anchor_ms: int) -> tuple[Quota, ...]:
     """Return the quotas that limits make for a subject."""
     quotas: list[Quota] = []
@@ -160,7 +168,7 @@ def quotas_of(scope: Scope, tenant: str, subject: str, limits: Limits, anchor_ms
         since_ms = limits.since_ms.get(name, 0)
         quotas.append(
             Quota(
-                account=f"{scope}:{tenant}/{subject}|{name}|{since_ms}",
+                account=f"{scope}:{tenant_in_account(tenant)}/{subject}|{name}|{since_ms}",
                 scope=scope,
                 subject=subject,
                 limit=limit_named(name),

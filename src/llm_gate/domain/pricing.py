@@ -15,32 +15,47 @@ Unit = Literal[
     "cached_input_tokens",
     "cache_write_tokens",
     "audio_input_tokens",
+    "image_input_tokens",
     "output_tokens",
     "audio_output_tokens",
+    "image_output_tokens",
+    "training_tokens",
     "images",
     "image_inputs",
+    "megapixels",
     "requests",
     "seconds",
     "characters",
+    "pages",
 ]
 
 
 class PriceCondition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a price applies: above a number of input tokens, or for one size and quality of picture."""
+    """When a price applies: above a number of input tokens, or for one size, quality or resolution of what is made.
+
+    `resolution` is the vendor's own step, such as "720p" or "2K".
+    """
 
     above_input_tokens: int | None = None
     width: int | None = None
     height: int | None = None
     quality: str | None = None
+    resolution: str | None = None
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """What `per` units cost, from a date on. `nanos` is exact, in nano-dollars."""
+    """What `per` units cost, from a date on. `nanos` is exact, in nano-dollars.
+
+    One item costs `minimum_nanos` at least. A price with `instead_of` stands in for that unit where nothing says how
+    many of it there are: a picture's usual price, where the vendor bills the tokens of the picture.
+    """
 
     id: str
     unit: Unit
     per: int
     nanos: Fraction
+    minimum_nanos: Fraction | None = None
+    instead_of: Unit | None = None
     condition: PriceCondition | None = None
     since: date | None = None
     source: str | None = None
@@ -88,8 +103,8 @@ def price_for(prices: Iterable[Price], unit: Unit, usage: Usage, on: date) -> Pr
 def cost_of(prices: Iterable[Price], usage: Usage | None, on: date) -> Cost | None:
     """Price a usage with the prices valid on a day; None when the usage or any needed price is unknown.
 
-    Cached, cache-writing and audio tokens are billed at their own price where there is one, else as plain
-    input or output.
+    Cached, cache-writing, audio and picture tokens are billed at their own price where there is one, else as
+    plain input or output.
     """
     if usage is None:
         return None
@@ -102,7 +117,9 @@ def cost_of(prices: Iterable[Price], usage: Usage | None, on: date) -> Cost | No
         ("cached_input_tokens", usage.cached_input_tokens, True),
         ("cache_write_tokens", usage.cache_write_tokens, True),
         ("audio_input_tokens", usage.audio_input_tokens, True),
+        ("image_input_tokens", usage.image_input_tokens, True),
         ("audio_output_tokens", usage.audio_output_tokens, False),
+        ("image_output_tokens", usage.image_output_tokens, False),
     )
     for unit, quantity, is_input in specials:
         price = price_for(known, unit, usage, on) if quantity else None

@@ -138,6 +138,19 @@ class EmbeddingCodec(Protocol):
         """Read a successful reply."""
 
 
+class PresenceCodec(Protocol):
+    """Asks for the models that are there, of a vendor whose servers and models come and go."""
+
+    def encode(self, deployment: Deployment) -> HttpRequest:
+        """Build the request."""
+
+    def decode(self, reply: HttpReply) -> tuple[str, ...] | None:
+        """Read the names from a successful reply, each in its plain form; None where it is no such list."""
+
+    def plain(self, name: str) -> str:
+        """Return the plain form of a model's name at the vendor, where one model goes by several."""
+
+
 class LocalReply(Struct, frozen=True, kw_only=True):
     """The answer of a provider that lives inside the gateway. `chunks` come `delay_s` after the start.
 
@@ -154,9 +167,10 @@ class LocalReply(Struct, frozen=True, kw_only=True):
 class Provider(Struct, frozen=True, kw_only=True):
     """What a vendor can do. An operation that is None is not supported.
 
-    `decode_error` turns any reply with a status of 300 or above into the typed error. `respond` answers
-    requests inside the process, for a provider that needs no network (given the request and the time in
-    seconds since 1970). `apis` are the forms of chat that a target's `api` chooses from; none where there is but one.
+    `decode_error` turns any reply with a status of 300 or above into the typed error. `presence` is for vendors
+    that may be away though they are configured. `respond` answers requests inside the process, for a provider
+    that needs no network (given the request and the time in seconds since 1970). `apis` are the forms of chat that
+    a target's `api` chooses from; none where there is but one.
     """
 
     dialect: str
@@ -164,4 +178,5 @@ class Provider(Struct, frozen=True, kw_only=True):
     decode_error: Callable[[HttpReply, Target], ProviderError]
     chat: ChatCodec | None = None
     embedding: EmbeddingCodec | None = None
+    presence: PresenceCodec | None = None
     respond: Callable[[HttpRequest, float], LocalReply] | None = None

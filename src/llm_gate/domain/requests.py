@@ -27,6 +27,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     to a target of the same dialect (`wire.dialect`). `binding` names what changes the answer's meaning and has
     no neutral form, so that another dialect must refuse it. `needs` lists the abilities the target must have.
     `thinking_budget_tokens` bounds the reasoning; 0 asks for none.
+    `output_limit_tokens` is set where the gateway itself bounds the output: it goes out whatever the body says.
     `repairs` says how often an answer that does not fit its JSON Schema is asked for again.
     """
 
@@ -36,6 +37,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     stream: bool = False
     include_usage: bool = False
     max_output_tokens: int | None = None
+    output_limit_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -59,6 +61,14 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     binding: tuple[str, ...] = ()
     repairs: int = 0
     wire: Wire | None = None
+
+    @property
+    def answer_schema(self) -> bytes | None:
+        """The JSON Schema that the answer must fit, where the request names one."""
+        wanted = self.response_format
+        if wanted is None or wanted.kind != "json_schema" or wanted.schema is None:
+            return None
+        return bytes(wanted.schema)
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):

@@ -1,14 +1,17 @@
 """What the engine needs of the stores, as Protocols. Every method may raise StoreUnavailable."""
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from llm_gate.domain.access import VirtualKey
-from llm_gate.domain.ledger import Result, Step
+from llm_gate.domain.administration import Act, AuditEntry, Change, CredentialEntry, Renewal
+from llm_gate.domain.answers import Begun, Claim, Closed, KeptAnswer
+from llm_gate.domain.ledger import Reservation, Result, Step
 from llm_gate.domain.limits import Bucket
 from llm_gate.domain.plans import Limits, Plan, Quota, Subscription
+from llm_gate.domain.secret import Secret
 
 
 class BalanceNow(Struct, frozen=True, kw_only=True):
@@ -97,6 +100,108 @@ class Directives(Protocol):
         """Return an application; None where nothing was said about it."""
 
 
+class Administration(Protocol):
+    """How the operator's decisions are changed. Every change is one transaction with its line in the audit.
+
+    A change is a function from what there is to what shall be; it runs in the store's transaction, must do nothing
+    but compute, and may raise, in which case nothing happens. Nothing is written where it changes nothing.
+    A tenant of None means any. Lists are pages in the order of their ids, beginning behind `after`.
+    """
+
+    async def add_key(self, key: VirtualKey, act: Act) -> None:
+        """Store a new key."""
+
+    async def change_key(
+        self, tenant: str | None, key_id: str, change: Callable[[VirtualKey], Sequence[VirtualKey]], act: Act
+    ) -> tuple[VirtualKey, ...]:
+        """Store what a key becomes, and the keys that come of it.
+
+        Raises:
+            NotFound: there is no such key in the tenant.
+        """
+
+    async def key(self, tenant: str | None, key_id: str) -> VirtualKey | None:
+        """Return a key by its id."""
+
+    async def keys(self, tenant: str | None, *, after: str = "", limit: int = 100) -> tuple[VirtualKey, ...]:
+        """Return keys, the oldest first."""
+
+    async def change_plan(self, name: str, change: Callable[[Plan | None], Plan], act: Act) -> Plan:
+        """Store what a plan becomes."""
+
+    async def change_tenant(
+        self, tenant: str, change: Callable[[TenantEntry | None], TenantEntry], act: Act
+    ) -> TenantEntry:
+        """Store what a tenant becomes."""
+
+    async def tenants(self, *, after: str = "", limit: int = 100) -> tuple[TenantEntry, ...]:
+        """Return the tenants that were made."""
+
+    async def change_application(
+        self,
+        tenant: str,
+        application: str,
+        change: Callable[[ApplicationEntry | None], ApplicationEntry],
+        act: Act,
+    ) -> ApplicationEntry:
+        """Store what an application becomes."""
+
+    async def applications(
+        self, tenant: str, *, after: str = "", limit: int = 100
+    ) -> tuple[ApplicationEntry, ...]:
+        """Return the applications about which something was said."""
+
+    async def change_subscription(
+        self,
+        tenant: str,
+        user: str,
+        change: Callable[[Subscription | None, Renewal | None], Change],
+        act: Act,
+    ) -> Change:
+        """Store what a user's subscription becomes, given the one held and the last line of the history.
+
+        A subscription with another id ends the one held.
+        """
+
+    async def subscriptions(
+        self, tenant: str, *, after: str = "", limit: int = 100
+    ) -> tuple[Subscription, ...]:
+        """Return the subscriptions that are held."""
+
+    async def renewals(
+        self, tenant: str, user: str, *, limit: int = 50, offset: int = 0
+    ) -> tuple[tuple[Renewal, ...], int]:
+        """Return a user's history, the newest first, and how many lines it has in all."""
+
+    async def audit(
+        self, tenant: str | None, *, before: int | None = None, limit: int = 100
+    ) -> tuple[AuditEntry, ...]:
+        """Return the audit, the newest first, from before a number."""
+
+
+class Credentials(Protocol):
+    """Vendors' credentials, stored so that only the gateway can use them."""
+
+    async def put(self, tenant: str, provider: str, secret: Secret, act: Act) -> None:
+        """Store a credential in place of any other."""
+
+    async def remove(self, tenant: str, provider: str, act: Act) -> bool:
+        """Remove a credential; tells whether there was one."""
+
+    async def entries(self, tenant: str | None) -> tuple[CredentialEntry, ...]:
+        """Return which credentials are stored."""
+
+    async def load_all(self) -> Mapping[tuple[str, str], Secret]:
+        """Return every credential by tenant and provider, to call providers with; altered ones are left out."""
+
+
+class Quotes(Protocol):
+    """Reads what quotes hold. Every method may raise StoreUnavailable."""
+
+    async def quote(self, id: str) -> Reservation | None:  # noqa: A002 - it is one
+        """Return an open quote as it is stored, past its end or not; None for anything else."""
+
+
 class ShortWindows(Protocol):
     """Counts minutes and hours between processes, faster than the ledger. It may refuse early, but never admits."""
 
@@ -109,6 +214,28 @@ class ShortWindows(Protocol):
 
     async def give_back(self, taken: Mapping[str, int]) -> None:
         """Take amounts off again."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+class Answers(Protocol):
+    """Keeps answers for requests that are sent again with the same idempotency key."""
+
+    async def begin(self, claim: Claim) -> Begun:
+        """Claim a key, or tell what is known of it. Of any number of equal claims exactly one is fresh."""
+
+    async def keep(self, claim: Claim, answer: KeptAnswer) -> None:
+        """Keep the answer to a fresh claim."""
+
+    async def forget(self, claim: Claim) -> None:
+        """Give a fresh claim up, so that the next one with its key is fresh."""
+
+    async def close(self, claim: Claim, why: Closed) -> None:
+        """End a fresh claim without an answer; nobody may repeat the request."""
+
+    async def purge(self, at_ms: int) -> int:
+        """Delete what is to be forgotten by an instant, some of it at a time; returns how much was deleted."""
 
 
 class BucketUsage(Struct, frozen=True, kw_only=True):

@@ -9,18 +9,20 @@ from msgspec import Struct
 class Usage(Struct, frozen=True, kw_only=True):
     """Token counts of one call, in one convention for all vendors.
 
-    `input_tokens` includes cached, cache-writing and audio input; `output_tokens` includes reasoning and
-    audio output. Dialects convert to and from their own conventions. `vendor_cost_nanos` is what the vendor itself
-    says the call cost, in nano-dollars; it is shown beside our cost and never taken for it.
+    `input_tokens` includes cached, cache-writing, audio and picture input; `output_tokens` includes reasoning,
+    audio and picture output. Dialects convert to and from their own conventions. `vendor_cost_nanos` is what the
+    vendor itself says the call cost, in nano-dollars; it is shown beside our cost and never taken for it.
     """
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     audio_input_tokens: int = 0
+    image_input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     audio_output_tokens: int = 0
+    image_output_tokens: int = 0
     source: Literal["measured", "estimated"] = "measured"
     vendor_cost_nanos: int | None = None
 
@@ -28,6 +30,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts that are not zero, by name."""
+        return {name: count for name in _COUNTS if (count := getattr(self, name))}
+
+
+_COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))
 
 
 def total_usage(usages: Iterable[Usage | None]) -> Usage | None:
@@ -43,9 +53,11 @@ def total_usage(usages: Iterable[Usage | None]) -> Usage | None:
         cached_input_tokens=sum(usage.cached_input_tokens for usage in known),
         cache_write_tokens=sum(usage.cache_write_tokens for usage in known),
         audio_input_tokens=sum(usage.audio_input_tokens for usage in known),
+        image_input_tokens=sum(usage.image_input_tokens for usage in known),
         output_tokens=sum(usage.output_tokens for usage in known),
         reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
         audio_output_tokens=sum(usage.audio_output_tokens for usage in known),
+        image_output_tokens=sum(usage.image_output_tokens for usage in known),
         source="estimated" if any(usage.source == "estimated" for usage in known) else "measured",
         vendor_cost_nanos=sum(vendor_costs) if known and len(vendor_costs) == len(known) else None,
     )

@@ -46,7 +46,9 @@ def window_of(kind: WindowKind, at_ms: int, *, anchor_ms: int = 0, zone: tzinfo 
     local = instant(at_ms).astimezone(zone)
     if kind == "day":
         return _day(local, zone)
-    anchor = datetime(1970, 1, 1, tzinfo=zone) if kind == "month" else instant(anchor_ms).astimezone(zone)
+    # Whoever has no subscription has no day to count from: the calendar's months are theirs.
+    by_calendar = kind == "month" or anchor_ms == 0
+    anchor = datetime(1970, 1, 1, tzinfo=zone) if by_calendar else instant(anchor_ms).astimezone(zone)
     return _monthly(at_ms, local, anchor, key_form="%Y-%m" if kind == "month" else "%Y-%m-%d")
 
 
@@ -55,7 +57,9 @@ def add_months(anchor: datetime, months: int) -> datetime:
     index = anchor.year * _MONTHS + anchor.month - 1 + months
     year, month = divmod(index, _MONTHS)
     day = min(anchor.day, _days_in(year, month + 1))
-    return anchor.replace(year=year, month=month + 1, day=day)
+    # Of a local time that comes twice, the first is meant; the second would be found in the wrong month where clocks
+    # leave an hour out at midnight.
+    return anchor.replace(year=year, month=month + 1, day=day, fold=0)
 
 
 def instant(at_ms: int) -> datetime:

@@ -1,13 +1,18 @@
-"""From a name to the ordered targets of a call: alias, provider and model, default; pure look-ups."""
+"""From a name to the ordered targets of a call: alias, provider and model, default; pure look-ups.
+
+What is known to be away is not chosen, but a caller who names it gets it tried: the last answer may be seconds old.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import get_args
+from typing import cast, get_args
 from uuid import NAMESPACE_URL, uuid5
 
 from llm_gate.domain.catalog import Catalog, Model, Operation, ProviderEntry
-from llm_gate.domain.errors import InvalidRequest, NotFound
+from llm_gate.domain.errors import InvalidRequest, NotFound, ProviderUnavailable
+from llm_gate.domain.offers import Offer, offer_of
 from llm_gate.domain.provider import Deployment, Target
+from llm_gate.engine.presence import Presence
 
 DEFAULT = "default"
 """The model name that means: whatever the operator prefers."""
@@ -18,7 +23,7 @@ class Directory:
 
     `deployments` holds the usable places by provider; `named` the providers the operator prefers, best first
     (behind them, the catalog's ranks decide); `named_defaults` the operator's default models by provider;
-    `hints` says what to set so that a provider becomes usable.
+    `hints` says what to set so that a provider becomes usable; `presence` is what those say that may be away.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class Directory:
         named: Sequence[str],
         named_defaults: Mapping[str, str],
         hints: Mapping[str, str],
+        presence: Presence | None = None,
     ) -> None:
         self.catalog = catalog
         self.deployments = deployments
@@ -38,13 +44,44 @@ class Directory:
         )
         self._preferred_order = tuple(dict.fromkeys([*named, *(name for _, name in ranked)]))
         self.hints = hints
+        self.presence = presence or Presence(deployments)
         self._named_defaults = named_defaults
         self._canonical = {**{name: name for name in catalog.providers}, **catalog.provider_aliases}
         self._bare = _index_bare(catalog, deployments)
 
     def is_enabled(self, provider: str) -> bool:
         """Tell whether a provider can be used now."""
-        return provider in self.deployments
+        return provider in self.deployments and self.presence.trouble(provider) is None
+
+    def hint(self, provider: str) -> str:
+        """Say what is missing for a provider that cannot be used now."""
+        return self.presence.trouble(provider) or self.hints.get(provider, "it is switched off")
+
+    def offers(self) -> list[Offer]:
+        """Return what each provider of the catalog offers now, in the catalog's order."""
+        return [self._offer(entry) for entry in self.catalog.providers.values()]
+
+    def _offer(self, entry: ProviderEntry) -> Offer:
+        offer = offer_of(entry, enabled=self.is_enabled(entry.name))
+        if not offer.enabled:
+            return offer
+        absent = [model.id for model in offer.models if self.presence.lacks(entry.name, _wire_name(model))]
+        others = self._others(entry)
+        return Offer(
+            entry=entry,
+            enabled=True,
+            models=(*offer.models, *others.values()),
+            absent=frozenset(absent),
+        )
+
+    def _others(self, entry: ProviderEntry) -> dict[str, Model]:
+        """Return the models that a provider has beside those of the catalog; what they do is not known."""
+        known = {self.presence.plain(entry.name, _wire_name(model)) for model in entry.models.values()}
+        names = [name for name in self.presence.models(entry.name) if name not in known]
+        codecs = self.deployments[entry.name][0].codecs
+        does = [("chat", codecs.chat), ("embedding", codecs.embedding)]
+        operations = tuple(cast("Operation", name) for name, codec in does if codec is not None)
+        return {name: _unlisted(entry, name, operations) for name in names}
 
     def resolve(
         self, name: str, operation: Operation, on: date, headers: Mapping[str, str]
@@ -56,6 +93,7 @@ class Directory:
 
         Raises:
             NotFound: nothing of that name can be used.
+            ProviderUnavailable: an alias or the default leads to nobody who is there now.
             InvalidRequest: the name is ambiguous, or the model does something else.
         """
         if name in self.catalog.aliases:
@@ -76,7 +114,28 @@ class Directory:
                 continue
             if model.listed:
                 return model
+            entry = self.catalog.providers[model.provider]
+            other = self._others(entry).get(self.presence.plain(entry.name, model.name))
+            if other is not None:
+                return other
         raise NotFound(f"model {name!r} is not known here", param="model", code="model_not_found")
+
+    def canonical(self, provider: str) -> str | None:
+        """Return the name of a provider of the catalog, usable or not, that goes by another; None for none."""
+        return self._canonical.get(provider)
+
+    def catalogued(self, provider: str, name: str, operation: Operation, on: date) -> Model:
+        """Return the model that a name means at a provider of the catalog on a day, whether or not it can be used."""
+        return _current(self.catalog.providers[provider], name, operation, on)
+
+    def default_model(self, provider: str, operation: Operation) -> str | None:
+        """Return the name of a provider's default model, whether or not it can be used."""
+        return self._named_default(self.catalog.providers[provider], operation)
+
+    def preference(self) -> tuple[str, ...]:
+        """Return every provider of the catalog: those that can be used first, then the rest, each best first."""
+        ordered = dict.fromkeys([*self._preferred_order, *self.catalog.providers])
+        return tuple(sorted(ordered, key=lambda provider: not self.is_enabled(provider)))
 
     def _resolve_alias(
         self, name: str, operation: Operation, on: date, headers: Mapping[str, str]
@@ -89,28 +148,42 @@ class Directory:
                 targets += self._targets(entry, model_name, operation, on, headers)
             except NotFound as error:
                 reasons.append(error.message)
-        if not targets:
-            raise NotFound(
-                f"no target of alias {name!r} can be used: {'; '.join(reasons)}",
-                param="model",
-                code="model_not_found",
-            )
-        return tuple(targets)
+        present: list[Target] = []
+        for target in targets:
+            absence = self._absence(target.provider, target.wire_model)
+            if absence is None:
+                present.append(target)
+            elif absence not in reasons:
+                reasons.append(absence)
+        if present:
+            return tuple(present)
+        message = f"no target of alias {name!r} can be used: {'; '.join(reasons)}"
+        if targets:
+            raise ProviderUnavailable(message, provider=targets[0].provider)
+        raise NotFound(message, param="model", code="model_not_found")
+
+    def _absence(self, provider: str, wire_model: str) -> str | None:
+        """Say why a model is known not to be there now; None where nothing is known against it."""
+        trouble = self.presence.trouble(provider)
+        if trouble is not None:
+            return f"provider {provider!r} is away: {trouble}"
+        if self.presence.lacks(provider, wire_model):
+            return f"provider {provider!r} does not have model {wire_model!r} now"
+        return None
 
     def _place(self, name: str, operation: Operation) -> tuple[ProviderEntry, str]:
         if name in {"", DEFAULT}:
             return self._preferred(operation)
         head, slash, rest = name.partition("/")
         provider = self._canonical.get(head)
-        if provider is not None and (slash or name not in self._bare) and self.is_enabled(provider):
+        if provider is not None and (slash or name not in self._bare) and provider in self.deployments:
             entry = self.catalog.providers[provider]
             return entry, rest or self._default_model(entry, operation)
         if name in self._bare:
             return self._bare_model(name), name
         if provider is not None:
-            hint = self.hints.get(provider, "it is switched off")
             raise NotFound(
-                f"provider {provider!r} is not configured: {hint}",
+                f"provider {provider!r} is not configured: {self.hint(provider)}",
                 param="model",
                 code="provider_not_configured",
             )
@@ -132,11 +205,22 @@ class Directory:
         return self.catalog.providers[holders[0]]
 
     def _preferred(self, operation: Operation) -> tuple[ProviderEntry, str]:
+        away: dict[str, str] = {}
         for provider in self._preferred_order:
             entry = self.catalog.providers[provider]
             model = self._named_default(entry, operation)
-            if self.is_enabled(provider) and model is not None:
+            if provider not in self.deployments or model is None:
+                continue
+            listed = entry.models.get(model)
+            absence = self._absence(provider, model if listed is None else _wire_name(listed))
+            if absence is not None:
+                away[provider] = absence
+            elif not (away and entry.spec.synthetic and provider not in self.named):
+                # Made-up answers never stand in by themselves for those of somebody who is away.
                 return entry, model
+        if away:
+            message = f"nobody is there to answer: {'; '.join(away.values())}"
+            raise ProviderUnavailable(message, provider=next(iter(away)))
         raise NotFound(f"no configured provider has a default model for {operation}", param="model")
 
     def _default_model(self, entry: ProviderEntry, operation: Operation) -> str:
@@ -182,17 +266,24 @@ def _current(entry: ProviderEntry, name: str, operation: Operation, on: date) ->
     model = entry.models.get(name)
     while model is not None and model.is_retired(on) and model.replacement is not None:
         model = entry.models[model.replacement]
-    if model is not None:
-        return model
+    return _unlisted(entry, name, (operation,)) if model is None else model
+
+
+def _unlisted(entry: ProviderEntry, name: str, operations: tuple[Operation, ...]) -> Model:
+    """Return a model that the catalog does not know."""
     return Model(
         id=str(uuid5(NAMESPACE_URL, f"llm-gate:unlisted:{entry.name}/{name}")),
         provider=entry.name,
         name=name,
         label=name,
         description="",
-        operations=(operation,),
+        operations=operations,
         listed=False,
     )
+
+
+def _wire_name(model: Model) -> str:
+    return model.deployment or model.name
 
 
 def _index_bare(catalog: Catalog, deployments: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -11,14 +11,30 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
+from msgspec import structs
+
 from llm_gate.domain.errors import ProviderError, ProviderTimeout
-from llm_gate.domain.events import ChatEvent, Ended, Finished, Started, UsageReported, Verbatim, VerbatimUsage
+from llm_gate.domain.estimates import BYTES_PER_TOKEN
+from llm_gate.domain.events import (
+    ChatEvent,
+    Ended,
+    Finished,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    UsageReported,
+    Verbatim,
+    VerbatimUsage,
+)
 from llm_gate.domain.ports import StreamReply
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import ChatStream, Target
 from llm_gate.domain.results import FinishReason
 from llm_gate.domain.usage import Usage
+from llm_gate.engine.admission import Booking
 from llm_gate.engine.attempts import hide_secret, log_failure
+from llm_gate.engine.structured import StreamedForm
 
 T = TypeVar("T")
 
@@ -96,6 +112,8 @@ class ChatAnswerStream:
         decoder: ChatStream,
         silence: Silence,
         shown_headers: Mapping[str, str],
+        booking: Booking,
+        form: StreamedForm | None = None,
     ) -> None:
         self.target = target
         self.dropped = dropped
@@ -106,6 +124,10 @@ class ChatAnswerStream:
         self.finish_reason: FinishReason | None = None
         self.is_complete = False
         self._decoder = decoder
+        self._form = form
+        self._booking = booking
+        self._delivered_bytes = 0
+        self._delivered_events = 0
         self._resources = AsyncExitStack()
         self._silence = silence
         self._first: Sequence[ChatEvent] = ()
@@ -135,12 +157,29 @@ class ChatAnswerStream:
         batch: Sequence[ChatEvent] | None = self._first
         try:
             while batch:
+                if self.is_complete:
+                    # Only the end waits for the record; what goes before it is on its way already.
+                    at = next(index for index, event in enumerate(batch) if isinstance(event, Ended))
+                    if at:
+                        yield batch[:at]
+                    self._booking.answered(self.usage, self.cost)
+                    await self._booking.settle()
+                    batch = batch[at:]
                 yield batch
                 batch = await self._next()
         except ProviderError as error:
             hide_secret(error, self.target)
             log_failure(error, self.target)
+            counted = self._counted()
+            self._booking.failed(error, counted, self.price(counted))
+            await self._booking.settle_failed(error)
             raise
+
+    def _counted(self) -> Usage:
+        """Return what was used so far: as the provider said, and at least what was delivered."""
+        said = self.usage or Usage(input_tokens=self._booking.likely_input_tokens)
+        delivered = max(self._delivered_events, -(-self._delivered_bytes // BYTES_PER_TOKEN))
+        return structs.replace(said, output_tokens=max(said.output_tokens, delivered), source="estimated")
 
     async def _next(self) -> Sequence[ChatEvent] | None:
         """Return the next events that are not empty; None after the end."""
@@ -158,10 +197,20 @@ class ChatAnswerStream:
             if events:
                 if self._note(events):
                     self._silence.touch()
-                return events
-            if piece is None:
+                if self._form is not None:
+                    events = self._in_form(self._form, events)
+                if events:
+                    return events
+            if piece is None and self._failure is None:
                 return None
         return None
+
+    def _in_form(self, form: StreamedForm, events: Sequence[ChatEvent]) -> Sequence[ChatEvent]:
+        """Return the events that may go out; an answer that does not fit fails where it would have been complete."""
+        passing = form.pass_on(events)
+        if self.is_complete and form.failure is not None:
+            self.is_complete, self._failure = False, form.failure
+        return passing
 
     def _note(self, events: Sequence[ChatEvent]) -> bool:
         """Keep what the events say of the answer; tell whether there is more in them than keep-alive."""
@@ -169,8 +218,13 @@ class ChatAnswerStream:
         for event in events:
             if isinstance(event, Verbatim):
                 has_content = has_content or event.has_content
+                self._delivered_events += event.has_content
                 continue
             has_content = True
+            if isinstance(event, TextDelta | ThinkingDelta):
+                self._delivered_bytes += len(event.text)
+            elif isinstance(event, ToolCallDelta):
+                self._delivered_bytes += len(event.arguments)
             if isinstance(event, UsageReported | VerbatimUsage):
                 self.usage = event.usage
             elif isinstance(event, Finished):
@@ -182,6 +236,9 @@ class ChatAnswerStream:
     async def close(self) -> None:
         """Stop the provider if it still sends, and give everything back."""
         self._silence.stop()
+        if not self.is_complete:
+            counted = self._counted()
+            self._booking.left(counted, self.price(counted))
         if self._pieces is not None:
             await self._pieces.aclose()
         await self._resources.aclose()

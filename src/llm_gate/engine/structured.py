@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from llm_gate.domain.errors import AnswerNotInForm
+from llm_gate.domain.events import ChatEvent, Ended, Finished, TextDelta, Verbatim, VerbatimUsage
 from llm_gate.domain.messages import Conversation, Message, TextPart
 from llm_gate.domain.ports import SchemaCheck
 from llm_gate.domain.provider import Target
@@ -35,8 +36,8 @@ async def ask_in_form(request: ChatRequest, target: Target, ask: Ask, check: Sch
         InvalidRequest: the schema cannot be used; nothing has been spent.
         AnswerNotInForm: the last answer does not fit either.
     """
-    if request.response_format is not None and request.response_format.schema is not None:
-        check(bytes(request.response_format.schema), None)
+    if (schema := request.answer_schema) is not None:
+        check(schema, None)
     rejected: list[ChatResult] = []
     while True:
         result = await ask(request)
@@ -44,31 +45,90 @@ async def ask_in_form(request: ChatRequest, target: Target, ask: Ask, check: Sch
         if not faults:
             return Checked(result=result, rejected=tuple(rejected))
         if len(rejected) >= min(request.repairs, MAX_REPAIRS):
-            raise AnswerNotInForm(
-                f"the answer of {target.name} does not fit the JSON Schema after {len(rejected) + 1} attempt(s): "
-                f"{'; '.join(faults[:_SHOWN_FAULTS])}",
-                provider=target.provider,
-                model=target.wire_model,
-            )
+            raise _misfit(target, faults, f" after {len(rejected) + 1} attempt(s)")
         rejected.append(result)
         request = _asked_again(request, result, faults)
 
 
 def is_structured(request: ChatRequest) -> bool:
     """Tell whether a request names a schema for its answer."""
-    wanted = request.response_format
-    return wanted is not None and wanted.kind == "json_schema" and wanted.schema is not None
+    return request.answer_schema is not None
+
+
+class StreamedForm:
+    """Reads along with one streamed answer, and holds back the end of a choice that does not fit the schema.
+
+    What went before is out already, so nothing is asked again: the stream goes on without a word, for the counts
+    that may follow, and where it would have ended, `failure` is raised instead.
+    """
+
+    def __init__(self, schema: bytes, target: Target, check: SchemaCheck) -> None:
+        """Begin to read.
+
+        Raises:
+            InvalidRequest: the schema cannot be used.
+        """
+        check(schema, None)
+        self.failure: AnswerNotInForm | None = None
+        self._schema = schema
+        self._target = target
+        self._check = check
+        self._texts: dict[int, list[str]] = {}
+        self._settled: set[int] = set()
+
+    def pass_on(self, events: Sequence[ChatEvent]) -> Sequence[ChatEvent]:
+        """Take the next events and return those that may go out: all of them, or none from a misfit's end on."""
+        passing: list[ChatEvent] = []
+        for event in events:
+            if self.failure is None:
+                self._read(event)
+            if self.failure is not None:
+                break
+            passing.append(event)
+        return passing
+
+    def _read(self, event: ChatEvent) -> None:
+        match event:
+            case TextDelta(refusal=True):
+                self._settled.add(event.index)
+            case TextDelta():
+                self._texts.setdefault(event.index, []).append(event.text)
+            case Finished():
+                self._finish(event.index, is_complete=event.reason == "stop")
+            case Verbatim() | VerbatimUsage():
+                for meant in event.meaning:
+                    self._read(meant)
+            case Ended():
+                # A choice whose reason the vendor left out counts as a plain stop, and so does an empty answer.
+                for index in tuple(self._texts) or (0,):
+                    self._finish(index, is_complete=True)
+
+    def _finish(self, index: int, *, is_complete: bool) -> None:
+        text = "".join(self._texts.pop(index, ()))
+        if index in self._settled:
+            return
+        self._settled.add(index)
+        if is_complete and (faults := _faults_of(text, self._schema, self._check)):
+            self.failure = _misfit(self._target, faults)
+
+
+def _misfit(target: Target, faults: Sequence[str], tries: str = "") -> AnswerNotInForm:
+    return AnswerNotInForm(
+        f"the answer of {target.name} does not fit the JSON Schema{tries}: {'; '.join(faults[:_SHOWN_FAULTS])}",
+        provider=target.provider,
+        model=target.wire_model,
+    )
 
 
 def _faults(request: ChatRequest, result: ChatResult, check: SchemaCheck) -> list[str]:
-    wanted = request.response_format
-    if wanted is None or wanted.schema is None:
+    schema = request.answer_schema
+    if schema is None:
         return []
     return [
         fault
         for choice in result.choices
         if choice.finish_reason == "stop" and not _refuses(choice)
-        for fault in _faults_of(_text(choice.parts), bytes(wanted.schema), check)
+        for fault in _faults_of(_text(choice.parts), schema, check)
     ]
 
 

@@ -1,10 +1,13 @@
 """One state of the configuration at work: what calls need of it, counted so that it closes after the last of them."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from llm_gate.domain.ports import Transport
+from llm_gate.domain.secret import Secret
+from llm_gate.engine.estimate import Rates
 from llm_gate.engine.resolve import Directory
 
 
@@ -21,6 +24,26 @@ class Deadlines(Struct, frozen=True, kw_only=True):
     stream_total_s: float = 14_400.0
 
 
+class TenantDirectories:
+    """What can be reached with the credentials of tenants that have their own; made when a tenant first needs it."""
+
+    def __init__(self, make: Callable[[Mapping[str, Secret]], Directory]) -> None:
+        self._make = make
+        self._credentials: Mapping[str, Mapping[str, Secret]] = {}
+        self._made: dict[str, Directory] = {}
+
+    def use(self, credentials: Mapping[str, Mapping[str, Secret]]) -> None:
+        """Use other credentials, by tenant and provider."""
+        self._credentials = credentials
+        self._made.clear()
+
+    def of(self, tenant: str) -> Directory | None:
+        """Return what a tenant can reach; None where it has no credentials of its own."""
+        if tenant in self._credentials and tenant not in self._made:
+            self._made[tenant] = self._make(self._credentials[tenant])
+        return self._made.get(tenant)
+
+
 class Working:
     """A directory, the transport its targets are called through, and the deadlines.
 
@@ -29,13 +52,43 @@ class Working:
     the old, which closes its connections when the last call has left.
     """
 
-    def __init__(self, *, directory: Directory, transport: Transport, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        transport: Transport,
+        deadlines: Deadlines,
+        tenants: TenantDirectories,
+    ) -> None:
         self.directory = directory
+        self.tenants = tenants
         self.transport = transport
         self.deadlines = deadlines
+        self.rates = Rates()
         self._calls = 0
         self._is_retired = False
         self._closing: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask in the background which providers are there; in the event loop that calls are made in."""
+        asking = self.directory.presence.keep_asking(self.transport)
+        self._asking = asyncio.get_running_loop().create_task(asking)
+
+    def directory_of(self, tenant: str) -> Directory:
+        """Return what a tenant can name and reach: with its own credentials first, then the operator's."""
+        return self.tenants.of(tenant) or self.directory
+
+    def _stop(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def ask_once(self) -> None:
+        """Ask which providers are there, and close; for a command that only tells what can be used."""
+        try:
+            await self.directory.presence.ask(self.transport)
+        finally:
+            await self.close()
 
     def enter(self) -> "Working":
         """Count a call in."""
@@ -51,6 +104,7 @@ class Working:
     def retire(self) -> None:
         """Take no more calls; close now, or after the last that is under way."""
         self._is_retired = True
+        self._stop()
         if self._calls == 0:
             self._close()
 
@@ -59,4 +113,5 @@ class Working:
 
     async def close(self) -> None:
         """Close at once, at the end of the process."""
+        self._stop()
         await self.transport.close()

@@ -19,12 +19,13 @@ from llm_gate.dialects.anthropic_shapes import (
     MessagesReplyShape,
 )
 from llm_gate.dialects.openai_models import usable_models
+from llm_gate.dialects.usage_info import usage_info
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.engine.gate import Gate
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
-from llm_gate.http.exchange import Exchange, Reply
+from llm_gate.http.exchange import JSON, Exchange, Reply
 from llm_gate.http.failures import Failure
 from llm_gate.http.openai import asked_repairs, send_answer
 from llm_gate.http.routes import Parameter, Route
@@ -41,14 +42,21 @@ class AnthropicSurface:
     """Writes errors as Anthropic does."""
 
     id_header: str | None = "request-id"
+    content_type = JSON
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
-        return encode_error(failure.message, status=failure.status, request_id=failure.request_id)
+        facts = failure.quota
+        return encode_error(
+            failure.message,
+            status=failure.status,
+            request_id=failure.request_id,
+            usage_info=None if facts is None else usage_info(facts),
+        )
 
     def stream_error(self, failure: Failure) -> bytes:
         """Write an error inside a stream that has begun."""
-        return encode_stream_error(failure.message, status=failure.status, request_id=failure.request_id)
+        return encode_stream_error(self.error(failure))
 
 
 class AnthropicRoutes(Struct, frozen=True, kw_only=True):
@@ -95,20 +103,21 @@ class AnthropicRoutes(Struct, frozen=True, kw_only=True):
         """Estimate how many tokens a request has; nobody is asked, and the answer says so."""
         model, tokens = count_tokens(await exchange.body())
         # A name that leads nowhere is told at once, not with the request that follows.
-        self.gate.directory.resolve(model, "chat", exchange.received_at.date(), exchange.headers)
+        directory = self.gate.directory_of(exchange.identity.tenant)
+        directory.resolve(model, "chat", exchange.received_at.date(), exchange.headers)
         await exchange.reply(Reply(body=msgspec.json.encode({"input_tokens": tokens}), headers=_ESTIMATED))
 
     async def models(self, exchange: Exchange) -> None:
         """List what can be asked now, a page at a time."""
-        directory = self.gate.directory
+        directory = self.gate.directory_of(exchange.identity.tenant)
         query = read_query(dict(parse_qsl(exchange.query.decode("latin-1"))))
-        usable = usable_models(directory.catalog, directory.is_enabled, exchange.received_at.date())
+        usable = usable_models(directory.offers(), exchange.received_at.date())
         await exchange.reply(Reply(body=model_page(usable, query)))
 
     async def model(self, exchange: Exchange) -> None:
         """Describe one model, by any name it can be asked for."""
         name = exchange.path_value
-        model = self.gate.directory.describe(name, exchange.received_at.date())
+        model = self.gate.directory_of(exchange.identity.tenant).describe(name, exchange.received_at.date())
         await exchange.reply(Reply(body=msgspec.json.encode(model_entry(name, model))))
 
     def routes(self) -> list[Route]:

@@ -9,14 +9,18 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gate.domain.errors import GateError, GateFault
+from llm_gate.domain.access import ANYONE
+from llm_gate.domain.errors import GateError, GateFault, NotAllowed, NotAuthenticated
+from llm_gate.engine.access import Access
 from llm_gate.http.cors import is_preflight, preflight_headers, sharing_headers
 from llm_gate.http.exchange import ClientGone, Exchange, Receive, Reply, Scope, Send, require_json
 from llm_gate.http.failures import failure_of
 from llm_gate.http.guard import Guard
-from llm_gate.http.routes import Router, Surface, SurfaceRow
+from llm_gate.http.routes import Endpoint, Route, Router, Surface, SurfaceRow
 
 Hook = Callable[[], Awaitable[None]]
+Keyed = Callable[[Exchange, Endpoint], Awaitable[None]]
+KEY_HEADER = "idempotency-key"
 
 _logger = logging.getLogger("llm_gate.http")
 _CLIENT_GONE_STATUS = 499
@@ -35,7 +39,10 @@ class EdgeRules(Struct, frozen=True, kw_only=True):
 
 
 class Application:
-    """The gateway as an ASGI application. `on_start` and `on_stop` run inside its event loop."""
+    """The gateway as an ASGI application. `on_start` and `on_stop` run inside its event loop.
+
+    `serve_keyed` runs the endpoint of a request that costs money and carries an idempotency key.
+    """
 
     def __init__(
         self,
@@ -43,14 +50,18 @@ class Application:
         router: Router,
         surfaces: Sequence[SurfaceRow],
         rules: EdgeRules,
+        access: Access,
         on_start: Hook,
         on_stop: Hook,
+        serve_keyed: Keyed | None = None,
     ) -> None:
         self.router = router
         self.rules = rules
+        self._access = access
         self._surfaces = tuple(surfaces)
         self._on_start = on_start
         self._on_stop = on_stop
+        self._serve_keyed = serve_keyed
         # Unique over processes and restarts, without asking the system for chance at every request.
         self._id_prefix = token_hex(8)
         self._serial = count()
@@ -98,10 +109,19 @@ class Application:
             route = self.router.find(exchange)
             surface = route.surface
             exchange.id_header = surface.id_header
-            rules.guard.check(exchange, needs_key=route.policy == "caller")
+            rules.guard.check(exchange)
+            if route.policy != "open":
+                await self._identify(exchange, route)
             if route.reads_json:
                 require_json(exchange)
-            await route.endpoint(exchange)
+            if (
+                route.operation is not None
+                and KEY_HEADER in exchange.headers
+                and self._serve_keyed is not None
+            ):
+                await self._serve_keyed(exchange, route.endpoint)
+            else:
+                await route.endpoint(exchange)
         except GateError as error:
             await self._fail(exchange, surface, error)
         except ClientGone:
@@ -114,9 +134,26 @@ class Application:
         finally:
             _log(exchange, rules)
 
+    async def _identify(self, exchange: Exchange, route: Route) -> None:
+        """Find out who calls, and whether they may use a route.
+
+        Raises:
+            NotAuthenticated: a key is needed, and none that is accepted was presented.
+            NotAllowed: the key may not be used for this.
+        """
+        identity = await self._access.authenticate(exchange.credential, exchange.place)
+        exchange.identity = identity
+        needed = route.scope
+        if needed is None or needed in identity.scopes:
+            return
+        if identity is ANYONE:
+            make = "llm-gate keys create" + (" --admin" if needed == "admin" else "")
+            raise NotAuthenticated(f"this needs a key with scope {needed!r}: make one with `{make}`")
+        raise NotAllowed(f"the key lacks the scope {needed!r}", code="scope_missing")
+
     async def _preflight(self, exchange: Exchange, rules: EdgeRules) -> None:
         # Browsers send no key with it; the request itself is checked when it comes.
-        rules.guard.check(exchange, needs_key=False)
+        rules.guard.check(exchange)
         rows = self.router.rows(exchange)
         await exchange.reply_empty(preflight_headers(exchange, rows, rules.control_headers))
 
@@ -131,7 +168,12 @@ class Application:
             await exchange.send_piece(write(failure))
             await exchange.end_stream()
             return
-        reply = Reply(status=failure.status, body=surface.error(failure), headers=failure.headers)
+        reply = Reply(
+            status=failure.status,
+            body=surface.error(failure),
+            content_type=surface.content_type,
+            headers=failure.headers,
+        )
         await exchange.reply(reply)
 
     def _surface_of(self, exchange: Exchange) -> Surface:

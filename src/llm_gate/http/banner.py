@@ -1,6 +1,7 @@
 """What the gateway says on the terminal when it is ready: what it is, who answers, and three commands to try."""
 
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from llm_gate import __version__
 from llm_gate.domain.errors import GateError
@@ -25,8 +26,12 @@ print(client.chat.completions.create(model="default", messages=[{{"role": "user"
 """
 
 
-def banner(settings: Settings, directory: Directory, *, port: int) -> str:
-    """Write the text; `port` is the one really listened on."""
+_MOST_SQLITE_WORKERS = 4
+"""With more processes than these, waiting for each other's writes costs more than a database server would."""
+
+
+def banner(settings: Settings, directory: Directory, *, port: int, has_keys: bool) -> str:
+    """Write the text; `port` is the one really listened on, `has_keys` tells whether a key was ever issued."""
     host = settings.server.host
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
@@ -36,23 +41,31 @@ def banner(settings: Settings, directory: Directory, *, port: int) -> str:
         f"  documentation  {url}{api}/docs",
         f"  providers      {_providers(directory)}",
         f"  default model  {_default(directory)}",
-        f"  access         {_access(settings)}",
+        f"  access         {_access(settings, has_keys=has_keys)}",
+        f"  plans          default plan {settings.plans.default!r} for users without a subscription",
+        f"  store          {_store(settings)}",
     ]
+    workers = settings.server.workers
+    if settings.database_url is None and workers > _MOST_SQLITE_WORKERS:
+        lines.append(
+            f"  NOTE           {workers} processes share one SQLite file: PostgreSQL is better for more than "
+            f"{_MOST_SQLITE_WORKERS} (LLM_GATE_DATABASE_URL)"
+        )
     first = directory.named[0] if directory.named else None
     if first is not None and not directory.is_enabled(first):
         lines.append(
-            f"  NOTE           provider {first!r} is preferred but not configured: {directory.hints[first]}"
+            f"  NOTE           provider {first!r} is preferred but not configured: {directory.hint(first)}"
         )
     if not settings.verify_tls:
         lines.append(
             "  TLS            certificates of providers on loopback and private addresses are NOT verified "
             "(HTTPX_CLIENT_VERIFY); all others are"
         )
-    has_key = settings.api_key is not None
+    needs_key = settings.api_key is not None or has_keys
     commands = _COMMANDS.format(
         url=url,
         api=api,
-        key_flag=' -H "Authorization: Bearer $LLM_GATE_API_KEY"' if has_key else "",
+        key_flag=' -H "Authorization: Bearer $LLM_GATE_API_KEY"' if needs_key else "",
     )
     return "\n".join(lines) + "\n" + commands
 
@@ -70,7 +83,21 @@ def _default(directory: Directory) -> str:
     return target.name + (note if target.deployment.spec.synthetic else "")
 
 
-def _access(settings: Settings) -> str:
+def _access(settings: Settings, *, has_keys: bool) -> str:
+    if has_keys:
+        return "callers must send a key (`llm-gate keys create` makes one)"
     if settings.api_key is not None:
         return "callers must send the key of LLM_GATE_API_KEY"
     return "local mode: open to this machine, no key needed"
+
+
+def _store(settings: Settings) -> str:
+    """Say where the data is, without the user and password of an address."""
+    if settings.database_url is None:
+        return f"SQLite in {settings.server.data_dir.absolute()}"
+    try:
+        parts = urlsplit(settings.database_url.reveal())
+        place = f"{parts.hostname or 'localhost'}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    except ValueError:
+        return "PostgreSQL"
+    return f"PostgreSQL at {place}"

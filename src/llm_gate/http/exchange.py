@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gate.domain.access import LOCAL_APPLICATION, CallContext, Caller
-from llm_gate.domain.errors import RequestTimedOut, TooLarge, UnsupportedMedia
+from llm_gate.domain.access import ANYONE, LOCAL_APPLICATION, CallContext, Caller, Identity
+from llm_gate.domain.errors import InvalidRequest, NotAllowed, RequestTimedOut, TooLarge, UnsupportedMedia
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
 from llm_gate.domain.usage import Usage
@@ -29,6 +29,7 @@ MAX_LOGGED_BYTES = 16_384
 """How much of a body goes into the log where the operator has switched that on."""
 
 _MAX_ID_CHARS = 128
+_MAX_NAME_CHARS = 256
 
 
 class ClientGone(Exception):
@@ -65,6 +66,9 @@ class Exchange:
         self.query: bytes = scope.get("query_string", b"")
         self.received_at = datetime.now(UTC)
         self._started_s = perf_counter()
+        self.identity: Identity = ANYONE
+        client = scope.get("client")
+        self.place: str = client[0] if client else ""
         self.request_id = _sane(self.headers.get("x-request-id")) or fresh_id
         self.path_value = ""
         self.id_header: str | None = None
@@ -78,6 +82,7 @@ class Exchange:
         self._max_body_bytes = max_body_bytes
         self._log_prompts = log_prompts
         self._body_read = self.method in {"GET", "HEAD"}
+        self._peeked: bytes | None = None
 
     @property
     def correlation_id(self) -> str | None:
@@ -87,7 +92,13 @@ class Exchange:
     @property
     def client_id(self) -> str | None:
         """The application that calls; proxies drop header names with an underscore, so both are read."""
-        return self.headers.get("client_id") or self.headers.get("x-client-id")
+        return _as_text(self.headers.get("client_id") or self.headers.get("x-client-id"))
+
+    @property
+    def credential(self) -> str | None:
+        """The key that was presented, in either of the usual headers."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else self.headers.get("x-api-key")
 
     async def body(self) -> bytes:
         """Read the whole body.
@@ -97,6 +108,10 @@ class Exchange:
             RequestTimedOut: it did not arrive in time.
             ClientGone: the caller left.
         """
+        if self._peeked is not None:
+            # Handed out once, so that a large body is not kept while its answer is streamed.
+            peeked, self._peeked = self._peeked, None
+            return peeked
         length = self.headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise TooLarge(f"the body is larger than {self._max_body_bytes} bytes")
@@ -118,6 +133,21 @@ class Exchange:
             self.log["prompt"] = body[:MAX_LOGGED_BYTES].decode(errors="replace")
         return body
 
+    async def peek_body(self) -> bytes:
+        """Read the whole body and leave it for whoever reads it next; raises what `body` raises."""
+        self._peeked = await self.body()
+        return self._peeked
+
+    def tap(self, note: Callable[[Message], None]) -> None:
+        """Show every message of the answer to someone before it is sent."""
+        send = self._send
+
+        async def tapped(message: Message) -> None:
+            note(message)
+            await send(message)
+
+        self._send = tapped
+
     async def _piece(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -130,19 +160,41 @@ class Exchange:
             pass
 
     def context(self, *, user: str | None = None) -> CallContext:
-        """Return the call's frame; `user` stands in where no X-User-Id header was sent."""
-        application = self.client_id or LOCAL_APPLICATION
-        user = self.headers.get("x-user-id") or user or application
-        self.log["user"] = user
+        """Return the call's frame; `user` stands in where no X-User-Id header was sent.
+
+        Raises:
+            NotAllowed: another application or user is named than the key is for.
+            InvalidRequest: the user's id is too long, or no plain text.
+        """
         hops = self.headers.get("x-llm-gate-hop", "")
         return CallContext(
             request_id=self.request_id,
-            caller=Caller(application=application, user=user),
+            caller=self.caller(user=user),
             received_at=self.received_at,
             headers=self.headers,
             correlation_id=self.correlation_id,
-            hops=tuple(filter(None, (hop.strip() for hop in hops.split(",")))),
+            hops=tuple(filter(None, (hop.strip() for hop in hops.split(",")))) if hops else (),
+            endpoint=self.path,
+            quote_id=self.headers.get("x-llm-gate-quote"),
         )
+
+    def caller(self, *, user: str | None = None) -> Caller:
+        """Return on whose behalf the request is made, as `context` does."""
+        identity, named = self.identity, self.client_id
+        if identity.application is not None and named not in {None, identity.application}:
+            raise NotAllowed("client_id: the key belongs to another application", code="client_mismatch")
+        application = identity.application or named or LOCAL_APPLICATION
+        header = _as_text(self.headers.get("x-user-id"))
+        if identity.user is not None and header not in {None, identity.user}:
+            raise NotAllowed("X-User-Id: the key belongs to another user", code="user_mismatch")
+        user = identity.user or header or user or application
+        for name, value in (("client_id", application), ("X-User-Id", user)):
+            if len(value) > _MAX_NAME_CHARS or not value.isprintable():
+                raise InvalidRequest(
+                    f"{name}: must be printable text of at most {_MAX_NAME_CHARS} characters", param=name
+                )
+        self.log["user"] = user
+        return Caller(tenant=identity.tenant, application=application, user=user, key=identity.key)
 
     def note_result(
         self, target: Target, usage: Usage | None, cost: Cost | None, *, attempts: int, upstream_s: float
@@ -244,3 +296,13 @@ def _sane(text: str | None) -> str | None:
     if not text or len(text) > _MAX_ID_CHARS or not text.isascii() or not text.isprintable():
         return None
     return text
+
+
+def _as_text(value: str | None) -> str | None:
+    """Return a header's value as people mean it: UTF-8 where it is that, since paths and bodies are."""
+    if value is None or value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value

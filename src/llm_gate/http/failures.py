@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from llm_gate.domain.errors import (
     AllAttemptsFailed,
+    AnswerLost,
     BadProviderResponse,
     CallerError,
     Conflict,
@@ -16,6 +17,7 @@ from llm_gate.domain.errors import (
     GateError,
     GateFault,
     InvalidRequest,
+    KeyReused,
     LoopDetected,
     MethodNotAllowed,
     NotAllowed,
@@ -30,14 +32,18 @@ from llm_gate.domain.errors import (
     ProviderTimeout,
     ProviderUnavailable,
     QuotaExceeded,
+    QuotaFacts,
     RequestTimedOut,
     StoreUnavailable,
     TooLarge,
+    TooManyFailures,
     UnsupportedMedia,
 )
 
 STATUS: Mapping[type[GateError], int] = {
     InvalidRequest: 400,
+    KeyReused: 422,
+    TooManyFailures: 429,
     NotAuthenticated: 401,
     NotAllowed: 403,
     NotFound: 404,
@@ -69,14 +75,20 @@ STATUS: Mapping[type[GateError], int] = {
 
 _TIME_HEALS = (ProviderRateLimited, ProviderQuotaExhausted)
 # No waiting changes these: a client that retries by itself should not.
-_NO_RETRY = (ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
+_NO_RETRY = (AnswerLost, ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
+_WITH_WAIT = (ProviderError, QuotaExceeded, StoreUnavailable, TooManyFailures)
 _MAX_RETRY_AFTER_S = 86_400
+_NOT_INCLUDED = 403
+# A client that retries by itself does well to wait this long, and no longer.
+_SOON_S = 60
 
 
 class Failure(Struct, frozen=True, kw_only=True):
     """An error as every surface needs it, before it is written in that surface's form.
 
-    `request_id` is for surfaces that repeat it in the body.
+    `request_id` is for surfaces that repeat it in the body, `quota` and `provider` for those that say what stands
+    behind a refusal, and `heals_soon` tells of it whether a short wait may help; `retry_after_s` is what the header
+    says, unrounded.
     """
 
     status: int
@@ -86,12 +98,19 @@ class Failure(Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...] = ()
     headers: Mapping[str, str] = {}
     request_id: str = ""
+    provider: str | None = None
+    quota: QuotaFacts | None = None
+    heals_soon: bool = True
+    retry_after_s: float | None = None
 
 
 def status_of(error: GateError) -> int:
     """Return the HTTP status for an error."""
     if isinstance(error, AllAttemptsFailed):
         return _status_of_all(error)
+    if isinstance(error, QuotaExceeded) and error.facts.cap == 0:
+        # What a plan does not include is forbidden, not used up.
+        return _NOT_INCLUDED
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
@@ -112,8 +131,11 @@ def failure_of(error: GateError, *, request_id: str = "") -> Failure:
     headers: dict[str, str] = {}
     wait_s = _retry_after_s(error)
     if wait_s is not None:
-        headers["retry-after"] = str(min(math.ceil(wait_s), _MAX_RETRY_AFTER_S))
-    if all(isinstance(each, _NO_RETRY) for each in _parts(error)) or isinstance(error, QuotaExceeded):
+        # A vendor's own hint is bounded; when a limit resets is known.
+        most_s = math.inf if isinstance(error, QuotaExceeded) else _MAX_RETRY_AFTER_S
+        headers["retry-after"] = str(math.ceil(min(wait_s, most_s)))
+    heals_soon = not isinstance(error, QuotaExceeded) or _heals_soon(error)
+    if all(isinstance(each, _NO_RETRY) for each in _parts(error)) or not heals_soon:
         headers["x-should-retry"] = "false"
     if isinstance(error, NotAuthenticated):
         headers["www-authenticate"] = "Bearer"
@@ -127,7 +149,22 @@ def failure_of(error: GateError, *, request_id: str = "") -> Failure:
         faults=error.faults if isinstance(error, InvalidRequest) else (),
         headers=headers,
         request_id=request_id,
+        provider=_provider_of(error),
+        quota=error.facts if isinstance(error, QuotaExceeded) else None,
+        heals_soon=heals_soon,
+        retry_after_s=wait_s,
     )
+
+
+def _heals_soon(error: QuotaExceeded) -> bool:
+    wait_s = error.retry_after_s
+    return error.facts.heals and (wait_s is None or wait_s <= _SOON_S)
+
+
+def _provider_of(error: GateError) -> str | None:
+    if isinstance(error, QuotaExceeded):
+        return error.facts.provider
+    return error.provider if isinstance(error, ProviderError) else None
 
 
 def _parts(error: GateError) -> Sequence[GateError]:
@@ -144,6 +181,4 @@ def _retry_after_s(error: GateError) -> float | None:
     if isinstance(error, AllAttemptsFailed):
         waits = [each.retry_after_s for each in error.errors if each.retry_after_s is not None]
         return min(waits) if waits else None
-    return (
-        error.retry_after_s if isinstance(error, ProviderError | QuotaExceeded | StoreUnavailable) else None
-    )
+    return error.retry_after_s if isinstance(error, _WITH_WAIT) else None

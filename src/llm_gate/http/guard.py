@@ -1,20 +1,16 @@
-"""What every request must pass before anything reads it: host, origin, key, loops."""
+"""What every request must pass before anything reads it: host, origin, loops."""
 
-import hmac
 from collections.abc import Sequence
-from hashlib import sha256
 
 from msgspec import Struct
 
-from llm_gate.domain.errors import InvalidRequest, LoopDetected, NotAllowed, NotAuthenticated
-from llm_gate.domain.secret import Secret
+from llm_gate.bootstrap import LOOPBACK_NAMES, is_loopback
+from llm_gate.domain.errors import InvalidRequest, LoopDetected, NotAllowed
 from llm_gate.http.exchange import Exchange
 
 ANY = "*"
 MAX_HOPS = 8
 """Gateways a request may have come through."""
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Guard(Struct, frozen=True, kw_only=True):
@@ -22,25 +18,18 @@ class Guard(Struct, frozen=True, kw_only=True):
 
     allowed_hosts: frozenset[str]
     allowed_origins: frozenset[str]
-    key_digest: bytes | None
     instance_id: str
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no key is asked for."""
-        return self.key_digest is None
 
     def shares_with(self, origin: str) -> bool:
         """Tell whether the operator lists the origin, so that its pages may read answers."""
         return ANY in self.allowed_origins or origin in self.allowed_origins
 
-    def check(self, exchange: Exchange, *, needs_key: bool) -> None:
+    def check(self, exchange: Exchange) -> None:
         """Let a request pass, or say why not.
 
         Raises:
             InvalidRequest: the Host header is not one of ours.
             NotAllowed: a web page of another origin sent it.
-            NotAuthenticated: the key is missing or wrong.
             LoopDetected: it has come through this gateway before.
         """
         host = exchange.headers.get("host", "")
@@ -54,8 +43,6 @@ class Guard(Struct, frozen=True, kw_only=True):
         hops = exchange.headers.get("x-llm-gate-hop")
         if hops is not None:
             self._check_hops(hops)
-        if needs_key and self.key_digest is not None:
-            self._check_key(exchange)
 
     def _check_origin(self, exchange: Exchange, host: str) -> None:
         origin = exchange.headers.get("origin")
@@ -75,21 +62,12 @@ class Guard(Struct, frozen=True, kw_only=True):
         if len(seen) > MAX_HOPS:
             raise LoopDetected(f"the request has come through more than {MAX_HOPS} gateways")
 
-    def _check_key(self, exchange: Exchange) -> None:
-        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else exchange.headers.get("x-api-key", "")
-        if not given:
-            raise NotAuthenticated("no API key: send it as `Authorization: Bearer …`")
-        if not hmac.compare_digest(_digest(given), self.key_digest or b""):
-            raise NotAuthenticated("the API key is not accepted")
-
 
 def make_guard(
     *,
     bind_host: str,
     hosts: Sequence[str],
     origins: Sequence[str],
-    key: Secret | None,
     instance_id: str,
 ) -> Guard:
     """Derive the rules from the settings.
@@ -106,14 +84,8 @@ def make_guard(
         allowed_hosts=frozenset(allowed),
         # Browsers write an origin in lower case and without a slash at its end; people may not.
         allowed_origins=frozenset(origin.lower().rstrip("/") for origin in origins),
-        key_digest=None if key is None else _digest(key.reveal()),
         instance_id=instance_id,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether listening on a host reaches no further than this machine."""
-    return host in LOOPBACK_NAMES or host.startswith("127.")
 
 
 def host_name(host: str) -> str:
@@ -122,7 +94,3 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host
-
-
-def _digest(text: str) -> bytes:
-    return sha256(text.encode()).digest()

@@ -10,8 +10,8 @@ from msgspec import structs
 from llm_gate.bootstrap import load_working
 from llm_gate.configuration import Source, placed_faults
 from llm_gate.domain.errors import GateFault
+from llm_gate.domain.secret import Secret
 from llm_gate.engine.working import Working
-from llm_gate.http.guard import is_loopback
 from llm_gate.settings import Settings
 
 LOOK_EVERY_S = 1.0
@@ -63,9 +63,6 @@ class LiveConfiguration:
         except GateFault as fault:
             self._refuse(fault.message)
             return False
-        if settings.api_key is None and not is_loopback(self._settings.server.host):
-            self._refuse("LLM_GATE_API_KEY is gone, and the gateway listens beyond this machine")
-            return False
         fixed = _needs_restart(self._settings, settings)
         if fixed:
             _logger.warning("a restart is needed for some settings", extra={"error": ", ".join(fixed)})
@@ -89,6 +86,9 @@ def _needs_restart(old: Settings, new: Settings) -> list[str]:
         "server.data_dir": (old.server.data_dir, new.server.data_dir),
         "api": (old.api, new.api),
         "timeouts.heartbeat_s": (old.timeouts.heartbeat_s, new.timeouts.heartbeat_s),
+        "LLM_GATE_DATABASE_URL": (_revealed(old.database_url), _revealed(new.database_url)),
+        "LLM_GATE_REDIS_URL": (_revealed(old.redis_url), _revealed(new.redis_url)),
+        "LLM_GATE_PEPPER": (_revealed(old.pepper), _revealed(new.pepper)),
     }
     return [name for name, (before, after) in pairs.items() if before != after]
 
@@ -104,7 +104,19 @@ def _as_started(old: Settings, new: Settings) -> Settings:
         data_dir=started.data_dir,
     )
     timeouts = structs.replace(new.timeouts, heartbeat_s=old.timeouts.heartbeat_s)
-    return structs.replace(new, server=server, api=old.api, timeouts=timeouts)
+    return structs.replace(
+        new,
+        server=server,
+        api=old.api,
+        timeouts=timeouts,
+        database_url=old.database_url,
+        redis_url=old.redis_url,
+        pepper=old.pepper,
+    )
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
 
 
 def _stamp(files: tuple[Path, ...]) -> _Stamp:

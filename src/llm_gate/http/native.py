@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from llm_gate.dialects.native import (
     decode_chat_request,
@@ -24,12 +24,14 @@ from llm_gate.dialects.native_wire import (
     EmbeddingsReply,
     ErrorDetail,
     ErrorReply,
+    UsageInfoReply,
 )
+from llm_gate.dialects.usage_info import native_usage_info
 from llm_gate.domain.errors import Fault, InvalidRequest
 from llm_gate.engine.gate import Gate
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
-from llm_gate.http.exchange import Exchange, Reply
+from llm_gate.http.exchange import JSON, Exchange, Reply
 from llm_gate.http.failures import Failure
 from llm_gate.http.openai import send_answer
 from llm_gate.http.routes import Parameter, Route
@@ -53,14 +55,19 @@ class NativeSurface:
     """Writes errors as `errorDetails`, one entry for each fault."""
 
     id_header: str | None = None
+    content_type = JSON
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
-        return encode_error(_details(failure))
+        return encode_error(_details(failure), _usage_info(failure))
 
     def stream_error(self, failure: Failure) -> bytes:
         """Write an error inside a stream that has begun."""
-        return encode_in_band(_details(failure))
+        return encode_in_band(_details(failure), _usage_info(failure))
+
+
+def _usage_info(failure: Failure) -> UsageInfoReply | UnsetType:
+    return UNSET if failure.quota is None else native_usage_info(failure.quota)
 
 
 def _details(failure: Failure) -> list[ErrorDetail]:
@@ -116,10 +123,8 @@ class NativeRoutes(Struct, frozen=True, kw_only=True):
     async def providers(self, exchange: Exchange) -> None:
         """List every provider of the catalog with its models."""
         require_headers(exchange)
-        directory = self.gate.directory
-        entries = list(directory.catalog.providers.values())
-        body = encode_providers(entries, directory.is_enabled, exchange.received_at.date())
-        await exchange.reply(Reply(body=body))
+        offers = self.gate.directory_of(exchange.identity.tenant).offers()
+        await exchange.reply(Reply(body=encode_providers(offers, exchange.received_at.date())))
 
     async def chat(self, exchange: Exchange) -> None:
         """Answer a conversation."""

@@ -16,6 +16,7 @@ from llm_gate.dialects.openai_models import ModelList, ModelObject, list_models,
 from llm_gate.dialects.openai_results import encode_result
 from llm_gate.dialects.openai_shapes import ChatBodyShape, ChatReplyShape, EmbeddingReplyShape, ErrorShape
 from llm_gate.dialects.openai_stream import ChunkEncoder, encode_stream_error
+from llm_gate.dialects.usage_info import usage_info
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.money import format_usd
 from llm_gate.domain.requests import ChatRequest
@@ -23,7 +24,7 @@ from llm_gate.engine.gate import Answer, Gate
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.engine.structured import MAX_REPAIRS
 from llm_gate.http.app import watched
-from llm_gate.http.exchange import Exchange, Reply
+from llm_gate.http.exchange import JSON, Exchange, Reply
 from llm_gate.http.failures import Failure
 from llm_gate.http.routes import Parameter, Route
 from llm_gate.http.sse import EventEncoder, answer_headers, send_stream
@@ -37,22 +38,30 @@ class OpenAISurface:
     """Writes errors as OpenAI does."""
 
     id_header: str | None = None
+    content_type = JSON
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
-        return encode_error(failure.message, kind=error_kind(failure), code=failure.code, param=failure.param)
+        facts = failure.quota
+        return encode_error(
+            failure.message,
+            kind=error_kind(failure),
+            code=failure.code,
+            param=failure.param,
+            usage_info=None if facts is None else usage_info(facts),
+        )
 
     def stream_error(self, failure: Failure) -> bytes:
         """Write an error inside a stream that has begun."""
-        return encode_stream_error(
-            failure.message, kind=error_kind(failure), code=failure.code, param=failure.param
-        )
+        return encode_stream_error(self.error(failure))
 
 
 def error_kind(failure: Failure) -> str:
     """Return OpenAI's word for the kind of an error."""
     if failure.status >= _SERVER_ERROR:
         return "server_error"
+    if failure.quota is not None:
+        return "rate_limit_exceeded" if failure.heals_soon else "insufficient_quota"
     if failure.status == _TOO_MANY:
         return "insufficient_quota" if failure.code == "insufficient_quota" else "rate_limit_error"
     return "invalid_request_error"
@@ -113,14 +122,15 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
 
     async def models(self, exchange: Exchange) -> None:
         """List what can be used now."""
-        directory = self.gate.directory
-        models = list_models(directory.catalog, directory.is_enabled, exchange.received_at.date())
+        models = list_models(
+            self.gate.directory_of(exchange.identity.tenant).offers(), exchange.received_at.date()
+        )
         await exchange.reply(Reply(body=msgspec.json.encode(ModelList(data=models))))
 
     async def model(self, exchange: Exchange) -> None:
         """Describe one model, by any name it can be asked for."""
         name, on = exchange.path_value, exchange.received_at.date()
-        model = self.gate.directory.describe(name, on)
+        model = self.gate.directory_of(exchange.identity.tenant).describe(name, on)
         await exchange.reply(Reply(body=msgspec.json.encode(model_object(name, model, on))))
 
     def routes(self) -> list[Route]:

@@ -68,6 +68,15 @@ def openapi_document(
     return document
 
 
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A repeat with the same key and body gets the first answer and costs nothing more, for 24 hours",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+
+
 def _operation(route: Route, schemas: dict[int, Any], needs_key: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
@@ -75,7 +84,7 @@ def _operation(route: Route, schemas: dict[int, Any], needs_key: bool) -> dict[s
         "operationId": f"{route.method.lower()}{''.join(c if c.isalnum() else '_' for c in route.path)}",
         "responses": _responses(route, schemas),
     }
-    if route.parameters:
+    if route.parameters or route.operation is not None:
         operation["parameters"] = [
             {
                 "name": parameter.name,
@@ -87,6 +96,8 @@ def _operation(route: Route, schemas: dict[int, Any], needs_key: bool) -> dict[s
             }
             for parameter in route.parameters
         ]
+    if route.operation is not None:
+        operation["parameters"].append(_KEY)
     if route.request_type is not None:
         media: dict[str, Any] = {"schema": _as_3_0(schemas[id(route.request_type)])}
         if route.example is not None:

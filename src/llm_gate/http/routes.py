@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from llm_gate.domain.access import KeyScope
 from llm_gate.domain.catalog import Operation
 from llm_gate.domain.errors import MethodNotAllowed, NotFound
 from llm_gate.http.exchange import Exchange
@@ -16,10 +17,12 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 class Surface(Protocol):
     """How one family of routes writes errors.
 
-    `id_header` is the header in which its callers look for the request id, beside x-request-id.
+    `id_header` is the header in which its callers look for the request id, beside x-request-id; `content_type` is
+    that of an error's body.
     """
 
     id_header: str | None
+    content_type: str
 
     def error(self, failure: Failure) -> bytes:
         """Write the body of an error answer."""
@@ -42,30 +45,32 @@ class SurfaceRow(Struct, frozen=True, kw_only=True):
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """A header or path value, for the documentation."""
+    """A header, path value or query field, for the documentation."""
 
     name: str
-    place: Literal["header", "path"]
+    place: Literal["header", "path", "query"]
     description: str
     required: bool = True
     format: str | None = None
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One row. A path may end in `{name}`, which takes the rest of the path, slashes included.
+    """One row. A path may hold one `{name}`, which takes all that stands in its place, slashes included.
 
-    policy "open" needs no key, "caller" one where keys are configured. `reads_json` routes take a JSON body.
+    policy "open" needs no key, "caller" one where there are keys; `needs` is the scope that key must have.
+    `reads_json` routes take a JSON body.
     `stream` says whether the answer may be, or always is, a stream of events. A row with `header` is only for
     requests that carry it, and goes before the row that has the same path without one.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     endpoint: Endpoint
     surface: Surface
     summary: str
     tag: str
     policy: Literal["open", "caller"] = "caller"
+    needs: KeyScope | None = None
     operation: Operation | None = None
     request_type: Any = None
     response_type: Any = None
@@ -75,6 +80,11 @@ class Route(Struct, frozen=True, kw_only=True):
     stream: Literal["never", "asked", "always"] = "never"
     documented: bool = True
     header: str | None = None
+
+    @property
+    def scope(self) -> KeyScope | None:
+        """The scope that a key must have; what reaches providers always needs "inference"."""
+        return "inference" if self.operation is not None else self.needs
 
     @property
     def reads_json(self) -> bool:
@@ -87,13 +97,15 @@ class _Table:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
-        self._open_ended: list[tuple[str, Route]] = []
+        patterns: dict[tuple[str, str], dict[str, Route]] = {}
         for route in routes:
-            prefix, brace, _ = route.path.partition("{")
+            prefix, brace, rest = route.path.partition("{")
             if brace:
-                self._open_ended.append((prefix, route))
+                patterns.setdefault((prefix, rest.partition("}")[2]), {})[route.method] = route
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
+        # What says more about the path goes first.
+        self._patterns = sorted(patterns.items(), key=lambda each: (-len(each[0][0]), -len(each[0][1])))
 
     def rows(self, exchange: Exchange) -> Mapping[str, Route]:
         """Return the rows of a request's path by method, and set its path value."""
@@ -101,12 +113,13 @@ class _Table:
         return self._open_rows(exchange) if exact is None else exact
 
     def _open_rows(self, exchange: Exchange) -> Mapping[str, Route]:
-        found: dict[str, Route] = {}
-        for prefix, route in self._open_ended:
-            if exchange.path.startswith(prefix) and len(exchange.path) > len(prefix):
-                found[route.method] = route
-                exchange.path_value = exchange.path[len(prefix) :]
-        return found
+        path = exchange.path
+        for (prefix, suffix), rows in self._patterns:
+            end = len(path) - len(suffix)
+            if path.startswith(prefix) and path.endswith(suffix) and end > len(prefix):
+                exchange.path_value = path[len(prefix) : end]
+                return rows
+        return {}
 
 
 class Router:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -15,25 +16,36 @@ import uvicorn
 from msgspec import Struct
 from uvicorn.supervisors import Multiprocess
 
-from llm_gate.bootstrap import Gateway, build
+from llm_gate.bootstrap import Gateway, Stores, build, is_loopback, now_ms
 from llm_gate.configuration import Source
+from llm_gate.domain.errors import GateFault
+from llm_gate.engine.quotes import Quoting
 from llm_gate.engine.working import Working
+from llm_gate.http.admin import AdminRoutes, AdminSurface
 from llm_gate.http.anthropic import VERSION_HEADER, AnthropicRoutes, AnthropicSurface
 from llm_gate.http.app import Application, EdgeRules
 from llm_gate.http.banner import banner
-from llm_gate.http.guard import is_loopback, make_guard
+from llm_gate.http.guard import make_guard
 from llm_gate.http.health import HealthRoutes
+from llm_gate.http.idempotency import Repeats
 from llm_gate.http.live import LiveConfiguration
 from llm_gate.http.native import NativeRoutes, NativeSurface
 from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
 from llm_gate.http.openai_completions import CompletionsRoutes
 from llm_gate.http.openai_responses import ResponsesRoutes
 from llm_gate.http.openapi import DocumentationRoutes, openapi_document
-from llm_gate.http.routes import Router, SurfaceRow
+from llm_gate.http.quotes import QuoteRoutes
+from llm_gate.http.routes import Route, Router, SurfaceRow
+from llm_gate.http.subscription import SubscriptionRoutes
+from llm_gate.http.subscription_errors import SubscriptionSurface
+from llm_gate.http.subscription_preflight import PreflightRoutes
+from llm_gate.office import Office, open_office
 from llm_gate.settings import Settings
 from llm_gate.telemetry.logs import configure_logging
 
 OK, FAILED, REFUSED = 0, 1, 2
+
+_logger = logging.getLogger("llm_gate.configuration")
 
 _KEEP_ALIVE_S = 75
 _GRACE_S = 30
@@ -48,12 +60,19 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
     """Put the application together around a gateway; `source` is read again when its files change."""
     native, api_path = NativeSurface(), settings.api.path
     beat_s = settings.timeouts.heartbeat_s
+    quoting = Quoting(
+        standings=gateway.gate.access, admission=gateway.gate.admission, quotes=gateway.stores.quotes
+    )
+    office = open_office(gateway, settings)
     routes = [
         *NativeRoutes(gate=gateway.gate, heartbeat_s=beat_s, api_path=api_path).routes(),
         *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *ResponsesRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *CompletionsRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *AnthropicRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
+        *QuoteRoutes(gate=gateway.gate, quoting=quoting, api_path=api_path).routes(),
+        *PreflightRoutes(gate=gateway.gate, quoting=quoting).routes(),
+        *([] if office is None else _office_routes(office, gateway, api_path)),
         *HealthRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
     ]
     document = openapi_document(
@@ -68,32 +87,58 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
         title=settings.api.title,
         document=msgspec.json.encode(document),
     )
-    live = _Live(gateway, source, settings)
+    live = _Live(gateway, source, settings, office)
     application = Application(
         router=Router([*routes, *documentation.routes()]),
         surfaces=(
             SurfaceRow(prefix="/v1/messages", surface=AnthropicSurface()),
             SurfaceRow(prefix="/v1", surface=AnthropicSurface(), header=VERSION_HEADER),
             SurfaceRow(prefix="/v1", surface=OpenAISurface()),
+            SurfaceRow(prefix="/api", surface=SubscriptionSurface()),
+            SurfaceRow(prefix=f"{api_path}/admin/", surface=AdminSurface()),
             SurfaceRow(prefix="", surface=native),
         ),
         rules=_edge_rules(settings, gateway),
+        access=gateway.gate.access,
         on_start=live.start,
         on_stop=live.stop,
+        serve_keyed=None if live.repeats is None else live.repeats.serve,
     )
     live.application = application
     return application
 
 
+def _office_routes(office: Office, gateway: Gateway, api_path: str) -> list[Route]:
+    admin, gate = office.admin, gateway.gate
+    return [
+        *SubscriptionRoutes(
+            gate=gate,
+            users=office.users,
+            alerts=office.alerts,
+            directives=admin.directives,
+            administration=admin.administration,
+            subscriptions=admin.subscriptions,
+            now_ms=now_ms,
+        ).routes(),
+        *AdminRoutes(admin=admin, gate=gate, api_path=api_path, now_ms=now_ms).routes(),
+    ]
+
+
 class _Live:
     """Ties live configuration to the life of an application."""
 
-    def __init__(self, gateway: Gateway, source: Source, settings: Settings) -> None:
+    def __init__(self, gateway: Gateway, source: Source, settings: Settings, office: Office | None) -> None:
         self.application: Application | None = None
+        self._office = office
         self._gateway = gateway
         self._source = source
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        answers = gateway.stores.answers
+        self.repeats = (
+            None if answers is None else Repeats(answers, owner=gateway.stores.owner, now_ms=now_ms)
+        )
 
     async def start(self) -> None:
         """Begin to follow the files and SIGHUP."""
@@ -102,19 +147,36 @@ class _Live:
         self._task = loop.create_task(live.run())
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, live.ask)
+        await self._gateway.start()
+        if self.repeats is not None:
+            self.repeats.start()
+        if self._office is not None:
+            await self._office.start()
         _settle_memory()
 
     async def stop(self) -> None:
         """Follow no more, and close what the gateway holds."""
         if self._task is not None:
             self._task.cancel()
+        if self.repeats is not None:
+            await self.repeats.close()
+        if self._office is not None:
+            await self._office.close()
         await self._gateway.close()
 
     def _apply(self, settings: Settings, working: Working) -> None:
-        self._gateway.gate.replace(working)
+        self._gateway.reload(settings, working)
+        if self._office is not None:
+            self._office.reload(settings)
+        self._reloading = asyncio.get_running_loop().create_task(self._reload_plans(settings))
         if self.application is not None:
             self.application.rules = _edge_rules(settings, self._gateway)
-        _settle_memory()
+
+    async def _reload_plans(self, settings: Settings) -> None:
+        try:
+            await self._gateway.reload_plans(settings)
+        except GateFault as fault:
+            _logger.warning("the plans of the file were not taken over", extra={"error": fault.message})
 
 
 def _settle_memory() -> None:
@@ -134,7 +196,6 @@ def _edge_rules(settings: Settings, gateway: Gateway) -> EdgeRules:
             bind_host=settings.server.host,
             hosts=settings.server.allowed_hosts,
             origins=settings.server.allowed_origins,
-            key=settings.api_key,
             instance_id=gateway.gate.instance_id,
         ),
         control_headers=tuple(
@@ -167,37 +228,35 @@ class _Launch(Struct, frozen=True, kw_only=True):
     overrides: dict[str, Any]
 
 
-def run_server(settings: Settings, source: Source) -> int:
+def run_server(settings: Settings, source: Source, *, stores: Stores | None = None) -> int:
     """Serve until stopped and return the exit code: 2 when the gateway may not listen there.
 
-    `settings` were read from `source`, which is read again when its files change.
+    `settings` were read from `source`, which is read again when its files change. `stores` stand in for those that the
+    settings name.
 
     Raises:
         GateFault: the configuration is faulty.
     """
     server = settings.server
-    if not is_loopback(server.host) and settings.api_key is None:
-        sys.stderr.write(
-            f"llm-gate: refusing to listen on {server.host}: anyone who reaches it could spend your credit.\n"
-            "Set LLM_GATE_API_KEY to the key callers must send, or listen on 127.0.0.1.\n"
-        )
-        return REFUSED
     # The workers share one name, so that a loop through another of them is noticed too.
     instance_id = settings.environment.get(_INSTANCE) or uuid4().hex[:16]
     os.environ[_INSTANCE] = instance_id
-    gateway = build(settings, instance_id=instance_id)
-    try:
-        server.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.stderr.write(f"llm-gate: cannot make the data folder {server.data_dir}: {error.strerror}\n")
-        return FAILED
+    gateway = build(settings, instance_id=instance_id, stores=stores)
+    has_keys = gateway.stores.has_keys()
+    if not is_loopback(server.host) and settings.api_key is None and not has_keys:
+        sys.stderr.write(
+            f"llm-gate: refusing to listen on {server.host}: there is no key yet that a caller could present.\n"
+            "Make one with `llm-gate keys create --client NAME`, set LLM_GATE_API_KEY, or listen on 127.0.0.1.\n"
+        )
+        return REFUSED
     try:
         listener = _listen(server.host, server.port)
     except OSError as error:
         sys.stderr.write(f"llm-gate: cannot listen on {server.host}:{server.port}: {error.strerror}\n")
         return FAILED
     with listener:
-        text = banner(settings, gateway.directory, port=listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        text = banner(settings, gateway.directory, port=port, has_keys=has_keys)
         if server.workers == 1:
             config = _config(make_application(settings, gateway, source), settings, factory=False)
             _Announcing(config, text).run(sockets=[listener])

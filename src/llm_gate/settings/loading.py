@@ -17,23 +17,31 @@ from dotenv import dotenv_values
 from msgspec import Meta, Struct
 
 from llm_gate.domain.faults import find_faults
+from llm_gate.domain.plan_tables import PlanTable, table_faults
 from llm_gate.domain.secret import Secret
 from llm_gate.settings.faults import Place, SettingsFaults, lies_within
 from llm_gate.settings.lines import line_of
 from llm_gate.settings.records import (
+    AlertSettings,
     ApiSettings,
     Environment,
     LoggingSettings,
+    PlanSettings,
     ServerSettings,
     Settings,
     Text,
     TimeoutSettings,
 )
 from llm_gate.settings.variables import (
+    DATABASE_URL,
     OVERRIDES,
+    PEPPER,
+    REDIS_URL,
+    WEBHOOK_SECRET,
     fallback_providers,
     place_of_variable,
     primary_provider,
+    read_secrets,
     read_switch,
 )
 
@@ -59,6 +67,8 @@ class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: TimeoutSettings = TimeoutSettings()
     logging: LoggingSettings = LoggingSettings()
     api: ApiSettings = ApiSettings()
+    plans: PlanSettings = PlanSettings()
+    alerts: AlertSettings = AlertSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, _AliasTable] = {}
 
@@ -106,12 +116,18 @@ def load_settings(
     for source in sources:
         found += [(source.place(path), message) for path, message in source.faults]
     key = merged.get("LLM_GATE_API_KEY", "").strip()
+    secrets, faults = read_secrets(merged)
+    found += [(place(name), message) for name, message in faults]
     settings = msgspec.structs.replace(
         _settings(_merged(sources)),
         primary=primary_provider(merged),
         fallbacks=fallback_providers(merged),
         verify_tls=_verify_tls(merged, place, found),
         api_key=Secret(key) if key else None,
+        database_url=secrets.get(DATABASE_URL),
+        redis_url=secrets.get(REDIS_URL),
+        pepper=secrets.get(PEPPER),
+        webhook_secret=secrets.get(WEBHOOK_SECRET),
         environment=merged,
         config_file=config_file,
         env_file=None if env_text is None else env_file,
@@ -128,9 +144,16 @@ def _settings(tables: Mapping[str, Any]) -> Settings:
         timeouts=msgspec.convert(tables.get("timeouts", {}), TimeoutSettings),
         logging=_logging(tables.get("logging", {})),
         api=msgspec.convert(tables.get("api", {}), ApiSettings),
+        plans=_plans(tables.get("plans", {})),
+        alerts=msgspec.convert(tables.get("alerts", {}), AlertSettings),
         providers=tables.get("providers", {}),
         aliases={name: _targets(alias) for name, alias in aliases.items()},
     )
+
+
+def _plans(tables: Mapping[str, Any]) -> PlanSettings:
+    said = msgspec.convert(tables, PlanSettings)
+    return msgspec.structs.replace(said, default=said.default.lower())
 
 
 def _targets(alias: Any) -> tuple[str, ...]:
@@ -149,6 +172,7 @@ def _without_names(settings: Settings) -> Settings:
         primary=None,
         fallbacks=(),
         logging=msgspec.structs.replace(settings.logging, providers={}),
+        plans=msgspec.structs.replace(settings.plans, custom={}),
     )
 
 
@@ -263,6 +287,13 @@ def _sound(tables: Mapping[str, Any], faulty: Sequence[str]) -> dict[str, dict[s
             for key, value in table.items()
             if name == "aliases" or not any(lies_within(path, f"{name}.{key}") for path in faulty)
         }
+    plans = tables.get("plans")
+    if isinstance(plans, Mapping) and isinstance(plans.get("custom"), Mapping):
+        kept["plans"]["custom"] = {
+            name: table
+            for name, table in plans["custom"].items()
+            if not any(lies_within(path, f"plans.custom.{name}") for path in faulty)
+        }
     logging = tables.get("logging")
     if isinstance(logging, Mapping) and isinstance(logging.get("providers"), Mapping):
         kept["logging"]["providers"] = {
@@ -306,6 +337,19 @@ def _value_faults(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
         own.append(
             ("api.path", "expected a path like /llm-gate: a slash first, none last, only plain characters")
         )
+    return own + _plan_faults(tables.get("plans"))
+
+
+def _plan_faults(plans: object) -> list[tuple[str, str]]:
+    custom = plans.get("custom") if isinstance(plans, Mapping) else None
+    own: list[tuple[str, str]] = []
+    for name, table in custom.items() if isinstance(custom, Mapping) else ():
+        path = f"plans.custom.{name}"
+        written = table.items() if isinstance(table, Mapping) else ()
+        # What has the wrong type is told of already, and the rest is judged all the same.
+        sound = {key: value for key, value in written if not find_faults({key: value}, PlanTable)}
+        faults = table_faults(name, msgspec.convert(sound, PlanTable))
+        own += [(f"{path}.{fault.path}" if fault.path else path, fault.message) for fault in faults]
     return own
 
 

@@ -8,7 +8,15 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llm_gate.domain.catalog import ProviderSpec
-from llm_gate.settings.records import ApiSettings, LoggingSettings, ServerSettings, Text, TimeoutSettings
+from llm_gate.settings.records import (
+    AlertSettings,
+    ApiSettings,
+    LoggingSettings,
+    PlanSettings,
+    ServerSettings,
+    Text,
+    TimeoutSettings,
+)
 
 
 class AliasTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +32,8 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: TimeoutSettings | UnsetType = UNSET
     logging: LoggingSettings | UnsetType = UNSET
     api: ApiSettings | UnsetType = UNSET
+    plans: PlanSettings | UnsetType = UNSET
+    alerts: AlertSettings | UnsetType = UNSET
     providers: Mapping[str, ProviderSpec] = {}
     aliases: Mapping[str, AliasTable] = {}
 
@@ -57,8 +67,9 @@ def _tidy(schema: Any) -> Any:
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
-        key: _tidy(value)
+    # Below `properties` stand names of settings, one of which may be "default", too.
+    kept: dict[str, Any] = {
+        key: {name: _tidy(each) for name, each in value.items()} if key == "properties" else _tidy(value)
         for key, value in schema.items()
         if not (key == "default" and isinstance(value, dict | list))
     }

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from llm_gate.domain.plan_tables import PlanTable
+from llm_gate.domain.plans import UNLIMITED
 from llm_gate.domain.secret import Secret
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -78,24 +80,44 @@ class ApiSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     path: str = "/llm-gate"
 
 
+class PlanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose plan a user without a subscription has, and plans of the operator's own, by name."""
+
+    default: Text = UNLIMITED
+    custom: Mapping[str, PlanTable] = {}
+
+
+class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where alerts about limits are sent, signed; nowhere without an address."""
+
+    webhook_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+([/?#]\S*)?$")] | None = None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the operator decided.
 
     `providers` are the raw tables for the catalog, which checks them. `primary` and `fallbacks` name providers as
     written, in lower case. `environment` is the real one laid over the `.env` file, without variables set to
-    nothing. `config_file` and `env_file` are the files that were read.
+    nothing. `config_file` and `env_file` are the files that were read. `database_url` is that of PostgreSQL; without
+    it the embedded database of `server.data_dir` is meant.
     """
 
     server: ServerSettings = ServerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     logging: LoggingSettings = LoggingSettings()
     api: ApiSettings = ApiSettings()
+    plans: PlanSettings = PlanSettings()
+    alerts: AlertSettings = AlertSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, tuple[str, ...]] = {}
     primary: str | None = None
     fallbacks: tuple[str, ...] = ()
     verify_tls: bool = True
     api_key: Secret | None = None
+    database_url: Secret | None = None
+    redis_url: Secret | None = None
+    pepper: Secret | None = None
+    webhook_secret: Secret | None = None
     environment: Mapping[str, str] = Environment({})
     config_file: Path | None = None
     env_file: Path | None = None

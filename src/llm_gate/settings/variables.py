@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from llm_gate.domain.secret import Secret
 from llm_gate.settings.faults import Place
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -48,6 +50,46 @@ OVERRIDES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("HEIMDALL_API_PATH", "api.path", read_text),
     ("LOG_LEVEL", "logging.level", read_text),
 )
+
+
+DATABASE_URL, REDIS_URL, PEPPER = "LLM_GATE_DATABASE_URL", "LLM_GATE_REDIS_URL", "LLM_GATE_PEPPER"
+WEBHOOK_SECRET = "LLM_GATE_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
+SECRETS = (DATABASE_URL, REDIS_URL, PEPPER, WEBHOOK_SECRET)
+"""The variables of the stores, and of the webhook; all of them hold something secret."""
+
+_ADDRESSES: Mapping[str, tuple[str, ...]] = {
+    DATABASE_URL: ("postgresql://", "postgres://"),
+    REDIS_URL: ("redis://", "rediss://"),
+}
+_SHORTEST_PEPPER = 32
+
+
+def read_secrets(environment: Mapping[str, str]) -> tuple[dict[str, Secret], list[tuple[str, str]]]:
+    """Return what the variables of the stores hold, by their names, and what is wrong with which of them."""
+    given = {name: environment.get(name, "").strip() for name in SECRETS}
+    found: list[tuple[str, str]] = []
+    for name, starts in _ADDRESSES.items():
+        if given[name] and not _is_address(name, given[name]):
+            found.append((name, f"expected an address of the form {starts[0]}user:password@host:port/name"))
+    if given[PEPPER] and len(given[PEPPER]) < _SHORTEST_PEPPER:
+        found.append((PEPPER, f"expected at least {_SHORTEST_PEPPER} characters"))
+    if given[DATABASE_URL] and not given[PEPPER]:
+        found.append((DATABASE_URL, f"needs {PEPPER}: one secret for all gateways of the database"))
+    faulty = {name for name, _ in found}
+    return {name: Secret(text) for name, text in given.items() if text and name not in faulty}, found
+
+
+def _is_address(name: str, text: str) -> bool:
+    if not text.startswith(_ADDRESSES[name]):
+        return False
+    try:
+        parts = urlsplit(text)
+        # A port that is no number shows only when it is asked for.
+        sound = parts.port != 0
+    except ValueError:
+        return False
+    # A driver would put something in place of what is left out, and tables would appear where nobody meant them.
+    return sound and (name != DATABASE_URL or parts.path.strip("/") != "")
 
 
 def primary_variable(environment: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from llm_gate.domain.errors import StoreUnavailable
@@ -24,6 +24,7 @@ Kind = Literal["sqlite", "postgresql"]
 
 FILE_NAME = "llm-gate.db"
 _THREADS = 4
+_SURVEY_THREADS = 2
 _BUSY_S = 5.0
 _CONNECT_S = 3
 _STATEMENT_MS = 30_000
@@ -43,6 +44,7 @@ class Database:
         self.engine = engine
         self.connect = connect
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store")
+        self._surveyors = ThreadPoolExecutor(max_workers=_SURVEY_THREADS, thread_name_prefix="survey")
 
     async def read(self, question: Callable[[Connection], T]) -> T:
         """Ask something in a thread of the pool, in one consistent view.
@@ -51,6 +53,14 @@ class Database:
             StoreUnavailable: the database cannot be reached.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.ask, question)
+
+    async def survey(self, question: Callable[[Connection], T]) -> T:
+        """Ask something that may look at many rows: its own few threads keep it out of the way of callers.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._surveyors, self.ask, question)
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """Change something in a thread of the pool, in one transaction.
@@ -69,9 +79,9 @@ class Database:
         return self._guarded(lambda: self._in_transaction(change, writes=True))
 
     def _in_transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
-        with self.engine.connect() as connection:
+        with self.engine.connect() as plain:
             # Whoever will write says so at the start: on SQLite a reader cannot become a writer without risk.
-            connection = connection.execution_options(writes=writes)
+            connection = plain.execution_options(writes=writes)
             with connection.begin():
                 return work(connection)
 
@@ -83,11 +93,15 @@ class Database:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise StoreUnavailable("the store closed the connection") from error
+            if type(error) is DatabaseError:
+                # The plain class is what SQLite says of a file that is no database, or not any more.
+                raise StoreUnavailable("the store cannot be read: its file is damaged") from error
             raise
 
     def close(self) -> None:
         """Close every connection of the pool."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._surveyors.shutdown(wait=True, cancel_futures=True)
         self.engine.dispose()
 
 
@@ -104,7 +118,7 @@ def open_sqlite(data_dir: Path) -> Database:
     engine = sqlalchemy.create_engine(
         sqlalchemy.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": _BUSY_S, "check_same_thread": False},
-        pool_size=_THREADS,
+        pool_size=_THREADS + _SURVEY_THREADS,
         poolclass=sqlalchemy.QueuePool,
     )
 
@@ -137,7 +151,7 @@ def open_postgresql(address: Secret) -> Database:
 
     engine = sqlalchemy.create_engine(
         url,
-        pool_size=_THREADS,
+        pool_size=_THREADS + _SURVEY_THREADS,
         max_overflow=0,
         pool_timeout=_BUSY_S,
         pool_pre_ping=True,
@@ -156,6 +170,7 @@ def _reason(error: Exception) -> str:
         "readonly": "the database cannot be written to",
         "unable to open": "the database file cannot be opened",
         "password authentication": "the password is not accepted",
+        'role "': "there is no such user",
         "does not exist": "the database or a table of it does not exist",
         "timeout": "it did not answer in time",
     }

@@ -4,15 +4,24 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
+from typing import TypeVar
 
 import aiohttp
 
 from llm_gate import __version__
-from llm_gate.domain.errors import BadProviderResponse, GateFault, ProviderTimeout, ProviderUnavailable
+from llm_gate.domain.errors import (
+    BadProviderResponse,
+    GateFault,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from llm_gate.domain.ports import StreamReply
 from llm_gate.domain.provider import Deployment, HttpReply, HttpRequest
 from llm_gate.transport.auth import auth_headers
 from llm_gate.transport.local import now_s, open_local
+
+E = TypeVar("E", bound=ProviderError)
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """The largest complete answer that is taken; streams are bounded per event by their parser instead."""
@@ -81,18 +90,25 @@ class Upstream:
                 ssl=self._tls(deployment),
             )
         except aiohttp.ServerTimeoutError:
-            raise ProviderTimeout(
-                f"provider {provider!r} did not take the connection in time", provider=provider
+            raise _unsent(
+                ProviderTimeout(
+                    f"provider {provider!r} did not take the connection in time", provider=provider
+                )
             ) from None
         except aiohttp.ClientConnectorCertificateError:
-            raise ProviderUnavailable(
-                f"the certificate of provider {provider!r} is not trusted (a ca_file can be configured)",
-                provider=provider,
+            raise _unsent(
+                ProviderUnavailable(
+                    f"the certificate of provider {provider!r} is not trusted (a ca_file can be configured)",
+                    provider=provider,
+                )
             ) from None
         except aiohttp.InvalidURL:
             raise GateFault(f"the address of provider {provider!r} is not a valid URL") from None
+        except aiohttp.ClientConnectorError:
+            raise _unsent(_unreachable(provider)) from None
         except aiohttp.ClientConnectionError:
-            raise ProviderUnavailable(f"provider {provider!r} cannot be reached", provider=provider) from None
+            # The connection broke: what was sent over it may have arrived.
+            raise _unreachable(provider) from None
         except (aiohttp.ClientError, ValueError):
             raise BadProviderResponse(
                 f"the answer of provider {provider!r} is not valid HTTP", provider=provider
@@ -111,6 +127,16 @@ class Upstream:
         """Close all connections."""
         if "_session" in self.__dict__:
             await self._session.close()
+
+
+def _unreachable(provider: str) -> ProviderUnavailable:
+    return ProviderUnavailable(f"provider {provider!r} cannot be reached", provider=provider)
+
+
+def _unsent(error: E) -> E:
+    """Mark an error of a request that certainly never left."""
+    error.was_sent = False
+    return error
 
 
 class _Reply:
