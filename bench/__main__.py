@@ -17,7 +17,6 @@ from typing import Any
 from bench import answers
 from bench.contenders import (
     HERE,
-    KEY,
     SLOW_MODEL,
     STREAM_MODEL,
     WHOLE_MODELS,
@@ -48,6 +47,8 @@ class Sizes:
     seconds: float = 3.0
     warm_s: float = 1.0
     connections: int = 32
+    grown_rows: int = 1_000_000
+    grown_keys: int = 20_000
     rate_per_s: int = 200
     rate_seconds: float = 5.0
     chunk_streams: int = 200
@@ -57,7 +58,15 @@ class Sizes:
 
 
 QUICK = Sizes(
-    rounds=1, seconds=0.5, warm_s=0.4, rate_seconds=0.5, chunk_streams=50, slow_streams=100, slow_ramp_s=0.4
+    rounds=1,
+    seconds=0.5,
+    warm_s=0.4,
+    rate_seconds=0.5,
+    chunk_streams=50,
+    slow_streams=100,
+    slow_ramp_s=0.4,
+    grown_rows=10_000,
+    grown_keys=100,
 )
 
 
@@ -98,11 +107,30 @@ class Bench:
             for phase in (self._chunks, self._slow):
                 for one in (nginx, gateway):
                     values[one.name] |= phase(one)
+        values[gateway.name] |= self._ledger(upstreams)
         values[gateway.name] |= {
             "import": import_s("llm_gate", self._core),
             "import_serve": import_s("llm_gate.cli", self._core),
         }
         return values
+
+    def _ledger(self, upstreams: Upstreams) -> dict[str, float]:
+        """Compare the gateway with one that has no ledger, and with one whose store is full, all in one go."""
+        sizes = self._sizes
+        with ExitStack() as stack:
+            bare = stack.enter_context(self._ring.unrecorded(upstreams))
+            gateway = stack.enter_context(self._ring.gateway(upstreams, name="fresh"))
+            grown = stack.enter_context(
+                self._ring.gateway(upstreams, name="grown", rows=sizes.grown_rows, keys=sizes.grown_keys)
+            )
+            seen = {one.name: self._unary(one, "openai") for one in (bare, gateway, grown)}
+        fresh, without = seen["fresh"], seen["unrecorded"]
+        return {
+            "unrecorded": without["openai"],
+            "ledger_cpu": fresh["openai"] / without["openai"],
+            "ledger_kept": fresh["per_second"] / without["per_second"],
+            "growth": seen["grown"]["openai"] / fresh["openai"],
+        }
 
     def _unary(self, contender: Contender, surface: str) -> dict[str, float]:
         body = self._folder / f"{surface}.json"
@@ -122,7 +150,7 @@ class Bench:
         command = ["timeout", "--signal=INT", str(seconds), *self._on_load_core(str(which("wrk")))]
         command += ["-t1", f"-c{self._sizes.connections}", "-d600s", "-s", str(HERE / "wrk.lua")]
         command += [f"http://127.0.0.1:{contender.whole_port}/v1/chat/completions"]
-        environment = {**os.environ, "BENCH_BODY": str(body), "BENCH_KEY": KEY}
+        environment = {**os.environ, "BENCH_BODY": str(body), "BENCH_KEY": contender.key}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
         return _checked(json.loads(done.stdout.rstrip().rpartition("\n")[2]), contender)
 
@@ -162,7 +190,15 @@ class Bench:
         self, contender: Contender, *arguments: str, seconds: float, ramp_s: float = 0.0
     ) -> dict[str, Any]:
         port = contender.stream_port if "--streams" in arguments else contender.whole_port
-        command = [*self._on_load_core(sys.executable), "-m", "bench.load", "--port", str(port), "--key", KEY]
+        command = [
+            *self._on_load_core(sys.executable),
+            "-m",
+            "bench.load",
+            "--port",
+            str(port),
+            "--key",
+            contender.key,
+        ]
         command += ["--warm", str(ramp_s + self._sizes.warm_s), "--seconds", str(seconds), *arguments]
         if contender.pid is not None:
             command += ["--watch", str(contender.pid)]

@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import answers
+from bench.grown import prepare_store
 from bench.processes import free_port, rss_bytes, start, stop, wait_ready, which
 
 HERE = Path(__file__).parent
@@ -24,6 +25,14 @@ WHOLE_MODELS = {
     "gemini": "gemini/gemini-2.5-flash",
     "anthropic": "anthropic/claude-haiku-4-5",
 }
+
+_PLANS = """
+[plans]
+default = "bench"
+
+[plans.custom.bench]
+limits = { monthly_cost_usd = 1_000_000, text_calls = 1_000_000_000, requests_per_minute = 1_000_000_000 }
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Contender:
     whole_port: int
     stream_port: int
     prefix: str = ""
+    key: str = KEY
     start_s: float = 0.0
     idle_rss_bytes: int = 0
 
@@ -91,13 +101,37 @@ class Ring:
             )
 
     @contextmanager
-    def gateway(self, upstreams: Upstreams) -> Iterator[Contender]:
-        """Run the gateway."""
+    def gateway(
+        self, upstreams: Upstreams, *, name: str = "gateway", rows: int = 0, keys: int = 0
+    ) -> Iterator[Contender]:
+        """Run the gateway: every caller has a key and a plan with three quotas, and every call is in the ledger.
+
+        `rows` usage records and `keys` keys are in its store before.
+        """
+        data = self._folder / name
+        key = prepare_store(data, rows=rows, keys=keys)
+        command = [str(Path(sys.executable).parent / "llm-gate"), "serve", "--no-env-file"]
+        with self._gateway(upstreams, command, data=data, key=key, plans=_PLANS) as contender:
+            yield replace(contender, name=name)
+
+    @contextmanager
+    def unrecorded(self, upstreams: Upstreams) -> Iterator[Contender]:
+        """Run the gateway without a ledger, behind the operator's one key."""
+        data = self._folder / "unrecorded"
+        command = [sys.executable, "-m", "bench.unrecorded"]
+        with self._gateway(upstreams, command, data=data, key=KEY, plans="") as contender:
+            yield replace(contender, name="unrecorded")
+
+    @contextmanager
+    def _gateway(
+        self, upstreams: Upstreams, command: list[str], *, data: Path, key: str, plans: str
+    ) -> Iterator[Contender]:
         port = free_port()
         models = "\n".join(_priced_model(name) for name in (STREAM_MODEL, SLOW_MODEL))
-        config = self._fill("gateway.toml", PORT=port, STREAM_MODELS=models, **_addresses(upstreams))
-        command = [str(Path(sys.executable).parent / "llm-gate"), "serve", "--no-env-file"]
-        command += ["--config", str(config), "--data-dir", str(self._folder / "data")]
+        values = {**_addresses(upstreams), "STREAM_MODELS": models, "PLANS": plans}
+        # A file of its own: whoever runs already follows theirs.
+        config = self._fill("gateway.toml", into=f"{data.name}.toml", PORT=port, **values)
+        command += ["--config", str(config), "--data-dir", str(data)]
         keys = ("LLM_GATE_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "BENCH_KEY")
         environment = {"PATH": os.environ["PATH"], **dict.fromkeys(keys, KEY)}
         with self._measured(command, port, environment) as (pid, start_s, rss):
@@ -106,6 +140,7 @@ class Ring:
                 pid=pid,
                 whole_port=port,
                 stream_port=port,
+                key=key,
                 prefix="streamed/",
                 start_s=start_s,
                 idle_rss_bytes=rss,
@@ -126,11 +161,11 @@ class Ring:
         finally:
             stop(process)
 
-    def _fill(self, template: str, **values: object) -> Path:
+    def _fill(self, template: str, *, into: str | None = None, **values: object) -> Path:
         text = (HERE / template).read_text(encoding="utf-8")
         for name, value in {"FOLDER": self._folder, **values}.items():
             text = text.replace(f"@{name}@", str(value))
-        path = self._folder / template
+        path = self._folder / (into or template)
         path.write_text(text, encoding="utf-8")
         return path
 

@@ -52,7 +52,7 @@ def open_office(gateway: Gateway, settings: Settings) -> Office | None:
     reports, alerts = StoredReports(store.database), StoredAlerts(store.database)
 
     async def check_ledger() -> LedgerCheck:
-        return await store.database.read(ledger_check)
+        return await store.database.survey(ledger_check)
 
     return Office(
         store=store,

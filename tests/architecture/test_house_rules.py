@@ -33,7 +33,7 @@ WIRE_FORMAT_FILES = re.compile(
     r"|dialects/subscription_names\.py"
 )
 CREDENTIAL_PREFIXES = {"domain/errors.py": {"hf", "xai"}}
-COMPOSITION = {"bootstrap.py", "http/server.py", "http/banner.py", "http/native.py"}
+COMPOSITION = {"bootstrap/reach.py", "http/server.py", "http/banner.py", "http/native.py"}
 
 
 def relative(path: Path) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from llm_gate.domain.answers import Claim, Stored
 from llm_gate.domain.errors import AnswerLost, ProviderUnavailable, StoreUnavailable
 from llm_gate.domain.secret import Secret
+from llm_gate.http.app import watched
 from llm_gate.http.exchange import ClientGone, Exchange, Reply
 from llm_gate.http.idempotency import Repeats
 from llm_gate.storage.answers import StoredAnswers
@@ -154,6 +155,63 @@ def test_whoever_leaves_while_claiming_leaves_nothing_behind():
 
 async def _prime(database):
     await database.read(lambda connection: connection.execute(sqlalchemy.text("SELECT 1")))
+
+
+def test_whoever_leaves_does_not_stop_the_work():
+    """The answer is there for whoever asks again; the one who waits for it may leave, too."""
+
+    async def scenario(database, proxy):
+        repeats = repeats_on(database)
+        goes_on = asyncio.Event()
+
+        async def slow(exchange):
+            async def work():
+                await goes_on.wait()
+                await answer(exchange)
+
+            await watched(exchange, work())
+
+        first, waiting, last = Caller(), Caller(), Caller()
+        running = asyncio.create_task(repeats.serve(first.exchange, slow))
+        await asyncio.sleep(0.2)
+        asking = asyncio.create_task(repeats.serve(waiting.exchange, never))
+        for caller in (first, waiting):
+            caller.leaves.set()
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(asking, 10)
+        assert not running.done()
+        goes_on.set()
+        await asyncio.wait_for(running, 10)
+        await repeats.serve(last.exchange, never)
+        assert last.body == b"answer"
+        await repeats.close()
+
+    with shaky_store() as (database, proxy):
+        asyncio.run(scenario(database, proxy))
+
+
+def test_what_the_server_cuts_at_its_end_is_unknown():
+    """Closing waits for those that were cut just now and still have something to give back."""
+
+    async def scenario(database, proxy):
+        repeats = repeats_on(database)
+
+        async def endless(exchange):
+            try:
+                await watched(exchange, asyncio.sleep(60))
+            finally:
+                await asyncio.sleep(0.3)
+
+        running = asyncio.create_task(repeats.serve(Caller().exchange, endless))
+        await asyncio.sleep(0.2)
+        running.cancel()
+        await repeats.close()
+        assert running.cancelled()
+        with pytest.raises(AnswerLost):
+            await repeats_on(database).serve(Caller().exchange, never)
+
+    with shaky_store() as (database, proxy):
+        asyncio.run(scenario(database, proxy))
 
 
 def test_the_next_one_is_not_confused_with_the_one_before():

@@ -187,26 +187,62 @@ def test_a_stream_that_broke_off_is_not_run_again(fronted, upstream, surface):
     assert len(upstream.seen) == 1
 
 
-def test_a_caller_who_left_finds_the_end_unknown(fronted, upstream):
-    """The call was stopped with its connection."""
-    path, body, _, _ = SURFACES["openai"]
-    upstream.will(Answer(headers=WHOLE.headers, body=WHOLE.body, delay_s=1.0))
-    sent = keyed()
+@each_surface
+def test_a_caller_who_left_finds_the_answer(fronted, upstream, surface):
+    """Its client's patience ended before the provider had answered: the call is finished without it, once."""
+    path, body, headers, answer = SURFACES[surface]
+    upstream.will(Answer(headers=answer.headers, body=answer.body, pieces=answer.pieces, delay_s=0.5))
+    sent = {**headers, **keyed()}
     with pytest.raises(TimeoutError):
-        _call_briefly(fronted.url, path, body, sent, 0.4)
+        _call_briefly(fronted.url, path, body, sent, 0.2)
     repeat = call(fronted.url, path, body, sent)
 
-    assert repeat.status == 409
-    assert repeat.json["error"]["code"] == "idempotency_outcome_unknown"
+    assert repeat.status == 200, repeat.body
+    assert repeat.headers["idempotency-replayed"] == "true"
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.parametrize("surface", [name for name in SURFACES if "stream" in name])
+def test_a_reader_who_left_in_the_middle_finds_the_whole_stream(fronted, upstream, surface):
+    """What was sent into the void is kept all the same."""
+    path, body, headers, _ = SURFACES[surface]
+    events = (piece("H"), *(piece("i") for _ in range(4)), piece(finish_reason="stop"), USAGE)
+    upstream.will(Answer.events(*events, b"data: [DONE]\n\n", pause_s=0.1))
+    sent = {**headers, **keyed()}
+    assert _call_briefly(fronted.url, path, body, sent, 5.0).startswith((b"data:", b"event:", b":"))
+    repeat = call(fronted.url, path, body, sent)
+
+    assert (repeat.status, repeat.headers.get("idempotency-replayed")) == (200, "true")
+    if surface == "openai stream":
+        assert repeat.events[-1] == "[DONE]"
+        texts = [c["delta"].get("content") or "" for e in repeat.events[:-1] for c in e["choices"]]
+        assert "".join(texts) == "Hiiii"
+    assert (len(upstream.seen), upstream.hung_up_at) == (1, [])
+
+
+def test_without_a_key_the_call_ends_with_its_caller(fronted, upstream):
+    """The provider is told at once: nothing can be asked for again."""
+    path, body, headers, _ = SURFACES["openai stream"]
+    upstream.will(Answer.events(*(piece("i") for _ in range(40)), pause_s=0.1))
+    _call_briefly(fronted.url, path, body, headers, 5.0)
+    deadline = time.monotonic() + 10
+    while not upstream.hung_up_at:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _call_briefly(url, path, body, headers, timeout_s):
+    """Call, read the first of the answer within a time, and leave."""
     host, _, port = url.removeprefix("http://").partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
     try:
         data = json.dumps(body)
         connection.request("POST", path, data, {**headers, "content-type": "application/json"})
-        connection.getresponse()
+        response = connection.getresponse()
+        try:
+            return response.read1(100)
+        finally:
+            response.close()
     finally:
         connection.close()
 
@@ -325,6 +361,21 @@ def test_a_killed_process_leaves_the_end_unknown(environment, upstream, tmp_path
     assert (replayed.status, replayed.body) == (200, first.body)
     assert repeat.status == 409
     assert repeat.json["error"]["code"] == "idempotency_outcome_unknown"
+    assert len(upstream.seen) == 1
+
+
+def test_a_stopped_gateway_finishes_first(environment, upstream, tmp_path):
+    """A call whose caller has left is under way like any other: the next gateway has its answer."""
+    data = ("--data-dir", str(tmp_path))
+    sent = keyed()
+    with running_gateway(environment, arguments=data) as gateway:
+        upstream.will(Answer(headers=WHOLE.headers, body=WHOLE.body, delay_s=1.0))
+        with pytest.raises(TimeoutError):
+            _call_briefly(gateway.url, OPENAI, BODY, sent, 0.3)
+    with running_gateway(environment, arguments=data) as gateway:
+        repeat = call(gateway.url, OPENAI, BODY, sent)
+
+    assert (repeat.status, repeat.headers.get("idempotency-replayed")) == (200, "true")
     assert len(upstream.seen) == 1
 
 

@@ -53,15 +53,29 @@ def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
 
 @contextmanager
 def running_gateway(
-    environment: Mapping[str, str] = {}, *, toml: str | None = None, arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {},
+    *,
+    toml: str | None = None,
+    arguments: tuple[str, ...] = (),
+    runner: tuple[str, ...] = (),
 ) -> Iterator[RunningGateway]:
-    """Start a gateway on a free port of 127.0.0.1 and stop it at the end."""
+    """Start a gateway on a free port of 127.0.0.1 and stop it at the end; `runner` is a command that runs it."""
     with tempfile.TemporaryDirectory() as folder:
         if toml is not None:
             (Path(folder) / "llm-gate.toml").write_text(toml, encoding="utf-8")
         started = time.monotonic()
         process = subprocess.Popen(
-            [COMMAND, "serve", "--port", "0", "--data-dir", f"{folder}/data", "--no-env-file", *arguments],
+            [
+                *runner,
+                COMMAND,
+                "serve",
+                "--port",
+                "0",
+                "--data-dir",
+                f"{folder}/data",
+                "--no-env-file",
+                *arguments,
+            ],
             cwd=folder,
             env=clean_environment(environment),
             stdout=subprocess.PIPE,

@@ -45,7 +45,8 @@ class PlainLedger:
         return sum(call.amounts.get(place, 0) for call in self.calls.values() if call.state == "open")
 
     def _lacks(self, wanted, caps):
-        return {p for p, amount in wanted.items() if self.used(p) + self.held(p) + amount > caps[p]}
+        """Return where there is no room; what a quote holds already (a further amount of 0) needs none."""
+        return {p for p, n in wanted.items() if n and self.used(p) + self.held(p) + n > caps[p]}
 
     def reserve(self, id_, user, count, holds, *, attempt, quote=None):
         """Return "granted", "missing" or the places without room; holds: place → (amount, cap, meter, provider)."""

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,7 +27,6 @@ _POSTGRESQL_PROGRAMS = "/usr/lib/postgresql"
 _SETTINGS = (
     "unix_socket_directories=''",
     "listen_addresses=127.0.0.1",
-    "max_connections=300",
     "shared_buffers=32MB",
 )
 _USUAL_POSTGRESQL = f"postgresql://{_USER}@127.0.0.1:5432/postgres"
@@ -51,6 +50,7 @@ class PrivatePostgresql:
 
     folder: Path
     port: int
+    most_connections: int = 300
 
     @property
     def url(self) -> str:
@@ -64,7 +64,8 @@ class PrivatePostgresql:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        options = " ".join(f"-c {each}" for each in (*_SETTINGS, f"port={self.port}"))
+        own = (f"port={self.port}", f"max_connections={self.most_connections}")
+        options = " ".join(f"-c {each}" for each in (*_SETTINGS, *own))
         log = str(self.folder / "log")
         _as_owner([_program("pg_ctl"), "-D", self._data, "-l", log, "-w", "-o", options, "start"])
 
@@ -85,7 +86,9 @@ class PrivatePostgresql:
             ["/usr/bin/pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
         )
         for pid in (self.pid, *map(int, pids.stdout.split())):
-            os.kill(pid, number)
+            # Some of them come and go.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @property
     def _data(self) -> str:
@@ -93,21 +96,21 @@ class PrivatePostgresql:
 
 
 @contextmanager
-def private_postgresql() -> Iterator[PrivatePostgresql]:
+def private_postgresql(most_connections: int = 300) -> Iterator[PrivatePostgresql]:
     """Run a PostgreSQL server of one's own, in a folder that is deleted in the end."""
-    server = _make_postgresql()
+    server = _make_postgresql(most_connections)
     try:
         yield server
     finally:
         _end_postgresql(server.folder)
 
 
-def _make_postgresql() -> PrivatePostgresql:
+def _make_postgresql(most_connections: int = 300) -> PrivatePostgresql:
     initdb = _program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="llm-gate-postgresql-"))
     if os.geteuid() == 0:
         shutil.chown(folder, _USER)
-    server = PrivatePostgresql(folder, _free_port())
+    server = PrivatePostgresql(folder, _free_port(), most_connections)
     _as_owner([initdb, "-D", str(folder / "data"), "-A", "trust", "-U", _USER, "--no-sync", "-E", "UTF8"])
     server.start()
     return server

@@ -94,10 +94,10 @@ class Place:
         usd = f"monthly_cost_usd={whole}.{rest:09}"
         self.command("plans", "set", PLAN, "--set", usd, "--set", "mode=strict")
 
-    def serving(self, *, workers: int = 1) -> Any:
+    def serving(self, *, workers: int = 1, runner: tuple[str, ...] = ()) -> Any:
         """Return a running gateway that keeps its records here."""
         arguments = ("--data-dir", str(self.folder), "--workers", str(workers))
-        return running_gateway(self.environment, toml=self.toml, arguments=arguments)
+        return running_gateway(self.environment, toml=self.toml, arguments=arguments, runner=runner)
 
     def end_leases(self) -> None:
         """Take from killed gateways what is left of their leases, without the minute's wait; none may be running."""
@@ -126,27 +126,27 @@ class Place:
 @contextmanager
 def place_to_spend(kind: str, folder: Path, oracle_url: str) -> Iterator[Place]:
     """Make a place on SQLite or PostgreSQL, for gateways whose providers live at an oracle."""
+    if kind == "sqlite":
+        with place_at(None, folder, oracle_url) as place:
+            yield place
+        return
+    with postgresql_name() as name, place_at(postgresql_address(name), folder, oracle_url) as place:
+        yield place
+
+
+@contextmanager
+def place_at(address: str | None, folder: Path, oracle_url: str) -> Iterator[Place]:
+    """Make a place on the PostgreSQL database of an address, on SQLite where there is none."""
     environment = {"FIRST_API_KEY": "first-fake-0123456789", "SECOND_API_KEY": "second-fake-0123456789"}
     folder.mkdir(parents=True, exist_ok=True)
-    toml = _toml(oracle_url)
-    if kind == "sqlite":
-        database = open_sqlite(folder)
-        try:
-            yield Place(folder, environment, database, toml)
-        finally:
-            database.close()
-        return
-    with postgresql_name() as name:
-        address = postgresql_address(name)
-        environment |= {
-            "LLM_GATE_DATABASE_URL": address,
-            "LLM_GATE_PEPPER": "a pepper for tests, 0123456789abcdef",
-        }
-        database = open_postgresql(Secret(address))
-        try:
-            yield Place(folder, environment, database, toml)
-        finally:
-            database.close()
+    if address is not None:
+        environment["LLM_GATE_DATABASE_URL"] = address
+        environment["LLM_GATE_PEPPER"] = "a pepper for tests, 0123456789abcdef"
+    database = open_sqlite(folder) if address is None else open_postgresql(Secret(address))
+    try:
+        yield Place(folder, environment, database, _toml(oracle_url))
+    finally:
+        database.close()
 
 
 def _toml(oracle_url: str) -> str:

@@ -5,7 +5,7 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
 from llm_gate.dialects import anthropic_messages, cohere, gemini, ollama
@@ -273,7 +273,12 @@ def test_no_tokeniser_passes_the_bound(body, escaped, outbound):
     """Whatever is sent, in whichever dialect, has at most as many bytes as the bound has tokens."""
     target, _ = OUTBOUND[outbound]
     request = decode_openai(json.dumps(body, ensure_ascii=escaped).encode())
-    sent = json.loads(target.deployment.codecs.chat.encode(request, target).request.body)
+    try:
+        encoded = target.deployment.codecs.chat.encode(request, target)
+    except InvalidRequest:
+        # Nothing but empty messages: some vendors take none, and nothing is sent.
+        reject()
+    sent = json.loads(encoded.request.body)
 
     assert size_of_chat(request, target).most_input >= most_tokens(sent, len(body["messages"]))
 

@@ -100,7 +100,8 @@ def test_billing_periods_tile_a_thousand_years(zone, anchor):
 
     seen = walk("period", first, END_MS if years == YEARS else first + years * 365 * DAY_MS, **where)
 
-    assert seen in range(12 * years - 2, 12 * years + 2)
+    # The first and the last one may stick out, and the zone may lie a day apart from UTC.
+    assert seen in range(12 * years - 2, 12 * years + 3)
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

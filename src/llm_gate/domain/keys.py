@@ -23,14 +23,17 @@ _FORM = re.compile(f"lg[ka]_[0-9A-Za-z]{{{_BODY_CHARS + _CHECK_CHARS}}}")
 class KeyHash:
     """Hashes keys with a secret that is not in the store, so that its rows alone give none away. Never shows itself."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_prepared",)
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._prepared = hmac.new(secret, digestmod=sha256)
 
     def digest(self, key: str) -> bytes:
         """Return the digest (32 bytes) under which a key is kept."""
-        return hmac.digest(self._secret, key.encode(), sha256)
+        # A copy of what is prepared, since hashing at one go lets other threads run, at every request.
+        hasher = self._prepared.copy()
+        hasher.update(key.encode())
+        return hasher.digest()
 
     def __call__(self, text: str) -> bytes | None:
         """Return the digest of what a caller presents; None for what cannot be a key by its form and checksum."""

@@ -24,6 +24,10 @@ class BalanceNow(Struct, frozen=True, kw_only=True):
 class Ledger(Protocol):
     """The one owner of reservations. Any number of processes may work on the same one."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the store does not answer now, so that nobody can be let in."""
+
     def submit(self, step: Step) -> Awaitable[Result]:
         """Hand a step in. It is queued at once and is applied whether or not anyone waits for the result.
 

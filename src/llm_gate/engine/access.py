@@ -79,6 +79,8 @@ class Access:
         self._revision = -1
         self._has_keys = True
         self._keys: dict[bytes, VirtualKey | None] = {}
+        # Not forgotten with a change: whoever shares a place with one that is shut out must still get in.
+        self._issued: dict[bytes, None] = {}
         self._standings: dict[tuple[str, str, str, str | None], _Kept] = {}
         self._failures: dict[str, tuple[int, int]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -128,9 +130,12 @@ class Access:
             return None
         if digest in self._keys:
             return self._keys[digest]
-        self._check_failures(place)
+        if digest not in self._issued:
+            self._check_failures(place)
         revision = self._revision
         key = await self._directives.key_of(digest)
+        if key is not None:
+            _keep(self._issued, digest, None)
         if revision == self._revision:
             _keep(self._keys, digest, key)
         return key

@@ -89,7 +89,11 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._on_start()
+                try:
+                    await self._on_start()
+                except GateError as error:
+                    await send({"type": "lifespan.startup.failed", "message": f"llm-gate: {error.message}"})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._on_stop()
@@ -183,9 +187,14 @@ class Application:
 async def watched(exchange: Exchange, work: Awaitable[None]) -> None:
     """Do the work of an answer in this task, and stop it at once when the caller leaves.
 
+    Work that outlives its caller goes on: the server drops what is sent to one who left.
+
     Raises:
         ClientGone: the caller left first.
     """
+    if exchange.outlives_caller:
+        await work
+        return
     loop = asyncio.get_running_loop()
     worker = asyncio.current_task()
     watcher: asyncio.Task[None] | None = None

@@ -1,6 +1,7 @@
 """One HTTP request and its answer: headers, bounded body, the call's frame, and what the log will say of it."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -63,6 +64,9 @@ class Exchange:
         self.headers: dict[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
+        self.repeated: frozenset[str] = (
+            frozenset() if len(self.headers) == len(scope["headers"]) else _repeated(scope["headers"])
+        )
         self.query: bytes = scope.get("query_string", b"")
         self.received_at = datetime.now(UTC)
         self._started_s = perf_counter()
@@ -74,6 +78,8 @@ class Exchange:
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}
         self.is_answered = False
+        # Set where the work goes on without its caller, since what comes of it can be asked for again.
+        self.outlives_caller = False
         self.sharing_headers: Sequence[tuple[bytes, bytes]] = ()
         # Set where an error inside a stream needs more than its surface knows, such as the number of the next event.
         self.write_stream_error: Callable[[Failure], bytes] | None = None
@@ -288,6 +294,11 @@ def require_json(exchange: Exchange) -> None:
     given = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != JSON:
         raise UnsupportedMedia(f"the content type must be {JSON}, not {given or 'absent'!r}")
+
+
+def _repeated(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[str]:
+    counts = Counter(name.lower() for name, _ in headers)
+    return frozenset(name.decode("latin-1") for name, count in counts.items() if count > 1)
 
 
 def _sane(text: str | None) -> str | None:

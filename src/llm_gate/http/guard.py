@@ -12,6 +12,21 @@ ANY = "*"
 MAX_HOPS = 8
 """Gateways a request may have come through."""
 
+_ONCE = frozenset(
+    {
+        "authorization",
+        "client_id",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "origin",
+        "x-api-key",
+        "x-client-id",
+        "x-llm-gate-quote",
+        "x-user-id",
+    }
+)
+
 
 class Guard(Struct, frozen=True, kw_only=True):
     """The rules of one listener. `allowed_hosts` and `allowed_origins` may hold "*" for any."""
@@ -28,10 +43,15 @@ class Guard(Struct, frozen=True, kw_only=True):
         """Let a request pass, or say why not.
 
         Raises:
-            InvalidRequest: the Host header is not one of ours.
+            InvalidRequest: the Host header is not one of ours, or a header that says who calls is there twice.
             NotAllowed: a web page of another origin sent it.
             LoopDetected: it has come through this gateway before.
         """
+        if exchange.repeated and (twice := sorted(exchange.repeated & _ONCE)):
+            # Which of them counts is a matter of taste, and proxies before us may have another.
+            raise InvalidRequest(
+                f"{twice[0]}: the header was sent more than once", param=twice[0], code="header_repeated"
+            )
         host = exchange.headers.get("host", "")
         if ANY not in self.allowed_hosts and host_name(host) not in self.allowed_hosts:
             raise InvalidRequest(
@@ -89,8 +109,9 @@ def make_guard(
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without port and brackets."""
+    """Return the name in a Host header, without port and brackets; all of it where it has not that form."""
     host = host.strip().lower()
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, _, rest = host[1:].partition("]")
+        return host if rest.strip(":0123456789") else name
     return host.partition(":")[0] if host.count(":") == 1 else host

@@ -30,8 +30,8 @@ class HealthRoutes(Struct, frozen=True, kw_only=True):
         await exchange.reply(Reply(body=_HEALTHY))
 
     async def readyz(self, exchange: Exchange) -> None:
-        """Say whether any provider can be used."""
-        ready = bool(self.gate.directory.deployments)
+        """Say whether calls can be answered: a provider can be used, and the ledger can let them in."""
+        ready = bool(self.gate.directory.deployments) and not self.gate.admission.ledger.is_away
         await exchange.reply(Reply(status=200 if ready else 503, body=_READY if ready else _NOT_READY))
 
     def routes(self) -> list[Route]:

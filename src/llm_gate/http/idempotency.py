@@ -2,8 +2,9 @@
 
 Theory of operation: the first request with a key claims it in the store, runs, and shows its answer to a recording on
 the way out. The next one with that key gets what was kept, or waits while the first is under way, in this process
-(it is told the end) or in another (it looks again now and then). What cannot be kept is closed, so that nothing is
-charged twice unnoticed. Ends are written in tasks of their own: they come about whatever becomes of the request.
+(it is told the end) or in another (it looks again now and then). A request that runs is finished even when its caller
+leaves, since the answer is there for whoever asks again. What cannot be kept is closed, so that nothing is charged
+twice unnoticed. Ends are written in tasks of their own: they come about whatever becomes of the request.
 """
 
 import asyncio
@@ -75,8 +76,12 @@ class Repeats:
         """Write what has ended, if the store can be reached, and stop."""
         if self._purging is not None:
             self._purging.cancel()
-        if self._ends:
-            await asyncio.wait(self._ends, timeout=_CLOSE_S)
+        # Those that the server has cut just now have not come to their ends yet.
+        ends = [asyncio.ensure_future(ended.wait()) for ended in self._under_way.values()]
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=_CLOSE_S)
+            for end in late:
+                end.cancel()
 
     async def serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
         """Answer a request that carries a key: by its endpoint, or with what that answered before.
@@ -172,6 +177,7 @@ class Repeats:
     async def _run(self, exchange: Exchange, endpoint: Endpoint, claim: Claim) -> None:
         recording = _Recording(exchange.id_header)
         exchange.tap(recording.note)
+        exchange.outlives_caller = True
         has_failed = False
         try:
             await endpoint(exchange)

@@ -71,6 +71,11 @@ class StoredLedger:
         )
 
     @property
+    def is_away(self) -> bool:
+        """Whether the store fails or is silent now, whoever has noticed it."""
+        return self._is_away or self._writer.is_away
+
+    @property
     def stats(self) -> LedgerStats:
         """Counters since the start, and what waits now."""
         counts = self._writer.counts
@@ -81,7 +86,7 @@ class StoredLedger:
             second_ends=counts.second_ends,
             failed=counts.failed,
             waiting=self._writer.queue.qsize(),
-            is_away=self._is_away,
+            is_away=self.is_away,
         )
 
     def submit(self, step: Step) -> "asyncio.Future[Result]":
@@ -125,7 +130,7 @@ class StoredLedger:
         self._writer.start()
         is_ready = self._writer.is_ready.wait
         if not await asyncio.get_running_loop().run_in_executor(None, is_ready, START_PATIENCE_S):
-            raise StoreUnavailable(AWAY)
+            raise StoreUnavailable(f"{AWAY}: {self._writer.trouble}")
 
     async def close(self) -> None:
         """Write what is queued, give the lease back and stop; waits a while for a store that is away."""

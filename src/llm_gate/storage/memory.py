@@ -20,6 +20,11 @@ class MemoryLedger:
         self._book = Book({})
 
     @property
+    def is_away(self) -> bool:
+        """It is here as long as the process is."""
+        return False
+
+    @property
     def records(self) -> list[Record]:
         """The records so far."""
         return self._book.records

@@ -10,8 +10,8 @@ to processes that are gone.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import repeat, zip_longest
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from llm_gate.domain.errors import GateFault
 from llm_gate.domain.ledger import Advance, Ended, Expire, Release, Reserve, Result, Settle, Step
-from llm_gate.storage.database import Database
+from llm_gate.storage.database import Database, reason_of
 from llm_gate.storage.ledger_batch import Session
 from llm_gate.storage.ledger_postgresql import PostgresqlSession
 from llm_gate.storage.ledger_sqlite import SqliteSession
@@ -32,6 +32,7 @@ MOST_STEPS = 256
 """How many steps are committed together at most."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
+_SILENCE_S = 3.0
 _TRIES_TOGETHER = 3
 _MS = 1000
 _logger = logging.getLogger("llm_gate.ledger")
@@ -86,7 +87,7 @@ class Receiver(Protocol):
 
 
 class Writer:
-    """The thread, its connection, and what waits for it."""
+    """The thread, its connection, and what waits for it. `trouble` says why the store failed when it last did."""
 
     def __init__(
         self,
@@ -126,10 +127,18 @@ class Writer:
             driver.ProgrammingError,
             driver.NotSupportedError,
         )
+        self.trouble = "no answer"
         self._is_away = False
+        self._asked_at_s: float | None = None
         self._is_closing = False
         self._must_end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store failed when it was last asked, or has not said a word for a while."""
+        asked_at_s = self._asked_at_s
+        return self._is_away or (asked_at_s is not None and time.monotonic() - asked_at_s > _SILENCE_S)
 
     def start(self) -> None:
         """Start the thread."""
@@ -178,7 +187,8 @@ class Writer:
             if not entries:
                 return
             try:
-                results = self._apply(entries)
+                with self._asking():
+                    results = self._apply(entries)
             except Exception as error:  # noqa: BLE001 - the thread must go on, whatever a step does
                 self.counts.retries += 1
                 self._note_tries(entries)
@@ -232,9 +242,11 @@ class Writer:
         return session
 
     def _note_away(self, error: Exception) -> None:
+        self.trouble = reason_of(error)
         if not self._is_away:
             self._is_away = True
-            _logger.warning("the ledger's store does not answer", extra={"error": type(error).__name__})
+            words = {"error": f"{type(error).__name__}: {self.trouble}"}
+            _logger.warning("the ledger's store does not answer", extra=words)
 
     def _lose_session(self) -> None:
         session, self._session = self._session, None
@@ -253,19 +265,31 @@ class Writer:
         if now_s < min(self._renew_at_s, self._sweep_at_s):
             return
         try:
-            self._files.take()
-            session = self._session or self._connect()
-            if now_s >= self._renew_at_s:
-                self._renew(session)
-            if now_s >= self._sweep_at_s:
-                self._sweep_at_s = now_s + self._lease.sweep_s
-                self._sweep(session)
+            with self._asking():
+                self._files.take()
+                session = self._session or self._connect()
+                if now_s >= self._renew_at_s:
+                    self._renew(session)
+                if now_s >= self._sweep_at_s:
+                    self._sweep_at_s = now_s + self._lease.sweep_s
+                    self._sweep(session)
             self.is_ready.set()
+            # It may have been silent only, and somebody may have waited in vain meanwhile.
+            self._receiver.is_back()
         except Exception as error:  # noqa: BLE001 - the thread must go on; the next round tries again
             self._lose_session()
             self._note_away(error)
             soon_s = time.monotonic() + _LONGEST_WAIT_S
             self._renew_at_s, self._sweep_at_s = soon_s, max(soon_s, self._sweep_at_s)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Note since when an answer of the store is waited for."""
+        self._asked_at_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_at_s = None
 
     def _renew(self, session: Session) -> None:
         now_ms = self._now_ms(session)

@@ -1,0 +1,238 @@
+"""Puts a gateway together: its stores, who may call, what lets calls in, and the gate itself."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import count
+from secrets import token_hex
+from time import time_ns
+from uuid import uuid4
+
+from msgspec import Struct
+
+from llm_gate.bootstrap.reach import is_loopback, load_working
+from llm_gate.domain.errors import GateFault, StoreUnavailable
+from llm_gate.domain.plans import UNLIMITED
+from llm_gate.domain.secret import Secret
+from llm_gate.domain.stores import Answers, Directives, Ledger, Quotes, ShortWindows
+from llm_gate.engine.access import Access, AccessRules
+from llm_gate.engine.admission import Admission
+from llm_gate.engine.gate import Gate
+from llm_gate.engine.resolve import Directory
+from llm_gate.engine.working import Working
+from llm_gate.schemas import SchemaChecks
+from llm_gate.settings import Settings
+from llm_gate.storage.answers import StoredAnswers
+from llm_gate.storage.directives import any_key, stored_plans
+from llm_gate.storage.ledger import StoredLedger
+from llm_gate.storage.memory import MemoryLedger, NoDirectives
+from llm_gate.storage.opening import Store, open_store
+from llm_gate.storage.plans import apply_plans
+from llm_gate.storage.quotes import StoredQuotes
+
+_logger = logging.getLogger("llm_gate.credentials")
+
+
+class Stores(Struct, frozen=True, kw_only=True):
+    """Where the gateway keeps what it must not forget, behind its ports.
+
+    `opened` is the database with all that belongs to it; None where everything ends with the process, which is for
+    measuring. `owner` names this process.
+    """
+
+    owner: str
+    ledger: Ledger
+    directives: Directives
+    digest: Callable[[str], bytes | None]
+    answers: Answers | None = None
+    short: ShortWindows | None = None
+    quotes: Quotes
+    opened: Store | None = None
+
+    def has_keys(self) -> bool:
+        """Tell whether a virtual key was ever issued.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        return self.opened is not None and self.opened.database.ask(any_key)
+
+    async def close(self) -> None:
+        """Write what is left to write, and close every connection."""
+        await self.ledger.close()
+        if self.short is not None:
+            await self.short.close()
+        if self.opened is not None:
+            self.opened.close()
+
+
+class Gateway:
+    """A gateway ready to work. Its connections belong to the event loop in which they are first used."""
+
+    def __init__(self, *, gate: Gate, stores: Stores) -> None:
+        self.gate = gate
+        self.stores = stores
+        self._credentials: dict[str, dict[str, Secret]] = {}
+        gate.access.on_change.append(self._read_credentials)
+
+    @property
+    def directory(self) -> Directory:
+        """What can be named and reached now."""
+        return self.gate.directory
+
+    async def start(self) -> None:
+        """Open the stores, and begin with what goes on beside the calls.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        await self.stores.ledger.start()
+        await self.gate.access.start()
+        self.gate.start()
+
+    def reload(self, settings: Settings, working: Working) -> None:
+        """Serve from other settings, of which `working` was made; calls under way keep those they began with."""
+        working.tenants.use(self._credentials)
+        self.gate.replace(working)
+        self.gate.access.rules = access_rules(settings)
+
+    async def _read_credentials(self) -> None:
+        """Take over the vendors' credentials that tenants have of their own."""
+        if self.stores.opened is None:
+            return
+        found: dict[str, dict[str, Secret]] = {}
+        try:
+            stored = await self.stores.opened.credentials.load_all()
+        except StoreUnavailable:
+            raise
+        except GateFault as fault:
+            # One that was altered must not keep all others from being followed.
+            _logger.error("stored credentials cannot be used", extra={"error": fault.message})  # noqa: TRY400
+            return
+        for (tenant, provider), secret in stored.items():
+            found.setdefault(tenant, {})[provider] = secret
+        self._credentials = found
+        self.gate.use_credentials(found)
+
+    async def reload_plans(self, settings: Settings) -> None:
+        """Make the plans of the configuration file what it says now.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        opened = self.stores.opened
+        if opened is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, apply_plans, opened.database, settings.plans.custom, now_ms())
+
+    async def close(self) -> None:
+        """Close every connection to providers, write what is left to write, and close the stores."""
+        await self.gate.close()
+        await self.gate.access.close()
+        await self.stores.close()
+
+
+def build(settings: Settings, *, instance_id: str | None = None, stores: Stores | None = None) -> Gateway:
+    """Put a gateway together; `instance_id` names it to the gateways it calls, `stores` stand in for those it opens.
+
+    Raises:
+        CatalogFaults: the providers, models or aliases of the configuration are faulty.
+        GateFault: the stores cannot be opened.
+    """
+    working = load_working(settings)
+    stores = stores or open_stores(settings)
+    access = Access(
+        directives=stores.directives, digest=stores.digest, rules=access_rules(settings), now_ms=now_ms
+    )
+    admission = Admission(
+        ledger=stores.ledger,
+        plans=access,
+        owner=stores.owner,
+        new_id=ids_of(stores.owner),
+        now_ms=now_ms,
+        short=stores.short,
+    )
+    gate = Gate(
+        working=working,
+        instance_id=instance_id or uuid4().hex[:16],
+        check=SchemaChecks(),
+        access=access,
+        admission=admission,
+    )
+    return Gateway(gate=gate, stores=stores)
+
+
+def open_stores(settings: Settings) -> Stores:
+    """Open the stores that the settings name.
+
+    Raises:
+        GateFault: they cannot be opened, or the default plan does not exist.
+    """
+    opened = open_store(
+        data_dir=settings.server.data_dir,
+        database_url=settings.database_url,
+        pepper=settings.pepper,
+        at_ms=now_ms(),
+    )
+    apply_plans(opened.database, settings.plans.custom, now_ms())
+    names = {plan.name for plan in opened.database.ask(stored_plans)} | {UNLIMITED}
+    if settings.plans.default not in names:
+        raise GateFault(
+            f"plans.default: there is no plan called {settings.plans.default!r} (there are {', '.join(sorted(names))})"
+        )
+    owner = token_hex(8)
+    folder = settings.server.data_dir / "owners"
+    ledger = StoredLedger(
+        opened.database,
+        owner=owner,
+        new_id=ids_of(owner),
+        owners_folder=folder,
+    )
+    return Stores(
+        owner=owner,
+        ledger=ledger,
+        directives=opened.directives,
+        digest=opened.pepper.key_hash,
+        answers=StoredAnswers(opened.database, key=opened.pepper.derive("answers")),
+        short=_short_windows(settings),
+        quotes=StoredQuotes(opened.database),
+        opened=opened,
+    )
+
+
+def _short_windows(settings: Settings) -> ShortWindows | None:
+    if settings.redis_url is None:
+        return None
+    from llm_gate.storage.redis import RedisWindows  # noqa: PLC0415 - an optional driver, as in storage/database.py
+
+    return RedisWindows(settings.redis_url)
+
+
+def memory_stores() -> Stores:
+    """Return stores that end with the process."""
+    ledger = MemoryLedger()
+    return Stores(
+        owner=token_hex(8), ledger=ledger, quotes=ledger, directives=NoDirectives(), digest=lambda _: None
+    )
+
+
+def access_rules(settings: Settings) -> AccessRules:
+    """Return what the settings say of callers."""
+    key = settings.api_key
+    return AccessRules(
+        default_plan=settings.plans.default,
+        operator_digest=None if key is None else sha256(key.reveal().encode()).digest(),
+        needs_key=not is_loopback(settings.server.host),
+    )
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since 1970."""
+    return time_ns() // 1_000_000
+
+
+def ids_of(owner: str) -> Callable[[], str]:
+    """Return a function that gives ids which grow with time and are unique over all processes."""
+    serial = count()
+    return lambda: f"{now_ms():012x}-{owner}-{next(serial):x}"
