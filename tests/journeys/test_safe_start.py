@@ -65,7 +65,7 @@ def can_bind(host):
 KEYS = ("no key", "a key", "a revoked key")
 SOME = [("127.8.8.8", "no key", None), *(("0.0.0.0", keys, None) for keys in KEYS)]
 # The whole matrix takes as many starts as it has rows.
-ROWS = [row for row in product(filter(can_bind, BINDS), KEYS, (None, "", OPERATORS))] if PROVES else SOME
+ROWS = list(product(filter(can_bind, BINDS), KEYS, (None, "", OPERATORS))) if PROVES else SOME
 
 
 @proved
@@ -113,7 +113,7 @@ def _start(prepared, row):
 
 
 def test_without_the_right_pepper_it_does_not_start(tmp_path):
-    """Missing, short, lost, readable by others or of another store: told at the start, with what to do."""
+    """Missing, lost, readable by others or of another store: told at the start, with what to do."""
     with issuer_at(tmp_path / "made") as issuer:
         issuer.key("inference")
 
@@ -128,9 +128,6 @@ def test_without_the_right_pepper_it_does_not_start(tmp_path):
     def replaced(path):
         path.write_text("c" * 40)
 
-    def as_it_is(path):
-        assert path.exists()
-
     with postgresql_name() as name, ThreadPoolExecutor(3) as pool:
         address = postgresql_address(name)
         with issuer_at(tmp_path, database_url=address, pepper=PEPPER) as issuer:
@@ -140,8 +137,6 @@ def test_without_the_right_pepper_it_does_not_start(tmp_path):
             (folder_with("readable", readable), {}, 1, "chmod 600"),
             (folder_with("gone", lambda path: path.unlink()), {}, 1, "is gone"),
             (folder_with("replaced", replaced), {}, 1, "is not the one"),
-            (folder_with("other", as_it_is), {"LLM_GATE_PEPPER": "d" * 40}, 1, "is not the one"),
-            (folder_with("short", as_it_is), {"LLM_GATE_PEPPER": "short"}, 2, "LLM_GATE_PEPPER"),
             (tmp_path, store, 2, "needs LLM_GATE_PEPPER"),
             (tmp_path, {**store, "LLM_GATE_PEPPER": "e" * 40}, 1, "is not the one"),
         ]

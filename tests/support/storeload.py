@@ -25,8 +25,9 @@ RATE = 50
 RETURN_S = full(15, 5)
 """Within so long a call must be answered once the store is back; the goal is 5, the rest is for busy machines."""
 
-LONGEST_WAIT_S = 20.0
-"""Far less than the longest time a store is away under `make prove`; nobody waits longer than 10 seconds in vain."""
+LONGEST_WAIT_S = 25.0
+"""Less than the longest time a store is away under `make prove`. Each step has a patience of its own: 10 seconds for an
+idempotency key, 3 for a reservation, 10 for a record."""
 
 NOTICE_S = 20
 SETTLE_S = 60.0

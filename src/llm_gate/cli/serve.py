@@ -11,8 +11,9 @@ from llm_gate.http.server import run_server
 HELP = """Run the gateway until it is told to stop.
 
 On 127.0.0.1, the default, anybody may call until a first key is made with `llm-gate keys create`. On any other
-address it only starts when there is one, or when LLM_GATE_API_KEY is set, which is a key as well. Flags win over the environment, the
-environment over .env, and that over llm-gate.toml.
+address it only starts when there is one, or when LLM_GATE_API_KEY is set, which is a key as well.
+
+Flags win over the environment, the environment over .env, and that over llm-gate.toml.
 
 \b
 Examples:

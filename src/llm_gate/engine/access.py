@@ -29,8 +29,12 @@ MAX_KEPT = 50_000
 """How many keys, callers and places of failure are remembered, of each kind."""
 
 MAX_FAILURES = 20
-"""Keys from one place that may be refused within a minute."""
+"""Keys from one place that may be refused within a minute. After that the place is shut out: only good keys pass."""
 
+MAX_PROBES = 20
+"""Keys not seen before that are looked up within a second for all places that are shut out."""
+
+_SECOND_MS = 1_000
 _MINUTE_MS = 60_000
 _OPERATORS = Identity(scopes=frozenset({"inference", "usage:read"}))
 _UNLIMITED_PLAN = Plan(name=UNLIMITED, label="Unlimited")
@@ -83,6 +87,7 @@ class Access:
         self._issued: dict[bytes, None] = {}
         self._standings: dict[tuple[str, str, str, str | None], _Kept] = {}
         self._failures: dict[str, tuple[int, int]] = {}
+        self._probes = (0, 0)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -116,6 +121,8 @@ class Access:
         if operators is not None and hmac.compare_digest(sha256(credential.encode()).digest(), operators):
             return _OPERATORS
         key = await self._key(credential, place)
+        if key is None and self._is_shut_out(place):
+            raise _shut_out()
         if key is None or not key.is_valid(self._now_ms()):
             self._note_failure(place)
             raise NotAuthenticated("the API key is not accepted")
@@ -126,12 +133,11 @@ class Access:
     async def _key(self, credential: str, place: str) -> VirtualKey | None:
         digest = self._digest(credential)
         if digest is None:
-            self._check_failures(place)
             return None
         if digest in self._keys:
             return self._keys[digest]
-        if digest not in self._issued:
-            self._check_failures(place)
+        if digest not in self._issued and self._is_shut_out(place) and not self._may_probe():
+            raise _shut_out()
         revision = self._revision
         key = await self._directives.key_of(digest)
         if key is not None:
@@ -140,10 +146,16 @@ class Access:
             _keep(self._keys, digest, key)
         return key
 
-    def _check_failures(self, place: str) -> None:
+    def _is_shut_out(self, place: str) -> bool:
         since_ms, count = self._failures.get(place, (0, 0))
-        if count >= MAX_FAILURES and self._now_ms() - since_ms < _MINUTE_MS:
-            raise TooManyFailures("too many API keys from here were not accepted: wait a minute")
+        return count >= MAX_FAILURES and self._now_ms() - since_ms < _MINUTE_MS
+
+    def _may_probe(self) -> bool:
+        """Tell whether a key from a place that is shut out may still be looked up; many callers share some places."""
+        second = self._now_ms() // _SECOND_MS
+        last, count = self._probes
+        self._probes = (second, count + 1 if second == last else 1)
+        return self._probes[1] <= MAX_PROBES
 
     def _note_failure(self, place: str) -> None:
         now_ms = self._now_ms()
@@ -246,6 +258,10 @@ class Access:
         self._revision = revision
         self._keys.clear()
         self._standings.clear()
+
+
+def _shut_out() -> TooManyFailures:
+    return TooManyFailures("too many API keys from here were not accepted: wait a minute")
 
 
 def _keep(kept: dict[K, V], name: K, value: V) -> None:

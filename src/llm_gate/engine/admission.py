@@ -23,6 +23,7 @@ from llm_gate.domain.errors import (
     ProviderRateLimited,
     ProviderRejected,
     QuotaExceeded,
+    StoreUnavailable,
 )
 from llm_gate.domain.ledger import (
     Advance,
@@ -341,8 +342,13 @@ class Booking:
             await self._give_short_back()
             return
         self.left()
+        ended = self._hand_in("failed", error.code)
+        if isinstance(error, StoreUnavailable):
+            # It was waited for already, in vain.
+            _forget(ended)
+            return
         try:
-            result = await self._hand_in("failed", error.code)
+            result = await ended
         except GateError:
             return
         await self._return_rest(result)
