@@ -3,11 +3,15 @@
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from llm_gate.storage.database import FILE_NAME
 from support.figures import full, proved
@@ -76,26 +80,40 @@ def failing(calls, error):
     return fault
 
 
-FAULTS = (
-    locked,
-    unwritable,
-    failing("pwrite64,ftruncate,fallocate", "ENOSPC"),
-    failing("fsync,fdatasync", "EIO"),
-    read_only,
-)
+TRACED = (failing("pwrite64,ftruncate,fallocate", "ENOSPC"), failing("fsync,fdatasync", "EIO"))
+
+
+def may_trace():
+    """Tell whether strace is here, and may look into a process that it has not started."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    is_free = os.geteuid() == 0 or not scope.exists() or scope.read_text(encoding="ascii").strip() == "0"
+    return shutil.which("strace") is not None and is_free
 
 
 @proved
-def test_sqlite_fails_under_load(tmp_path):
-    """Locked, full, broken, read-only: 503 and nothing else, no call lost, and back without a restart."""
+def test_sqlite_that_cannot_be_written_to_under_load(tmp_path):
+    """Locked, unwritable, read-only: 503 and nothing else, no call lost, and back without a restart."""
+    _survive(tmp_path, (locked, unwritable, read_only))
+
+
+@proved
+@pytest.mark.skipif(
+    not may_trace(), reason="strace, by which the disk is made to fail, is missing or may not attach"
+)
+def test_sqlite_on_a_failing_disk_under_load(tmp_path):
+    """Full, failing to sync: the same."""
+    _survive(tmp_path, TRACED)
+
+
+def _survive(folder, faults):
     with (
-        running_oracle(tmp_path) as oracle,
-        place_at(None, tmp_path / "data", oracle.url) as place,
+        running_oracle(folder) as oracle,
+        place_at(None, folder / "data", oracle.url) as place,
     ):
         place.set_cap(ROOM_NANOS)
         key = place.command("keys", "create", "--client", "load")["key"]
         with place.serving(runner=AS_OTHERS if os.geteuid() == 0 else ()) as gateway:
-            load = asyncio.run(_fail(gateway, place, key))
+            load = asyncio.run(_fail(gateway, place, key, faults))
             asyncio.run(place.settled(SETTLE_S))
             found = differences(place, oracle.ended_attempts(), load.seen)
             checked = place.command("ledger", "check")
@@ -105,10 +123,10 @@ def test_sqlite_fails_under_load(tmp_path):
     assert (checked["drift_nanos"], checked["open_reservations"]) == (0, 0)
 
 
-async def _fail(gateway, place, key):
+async def _fail(gateway, place, key, faults):
     async with steady_load(gateway.url, [key]) as load:
         await load.answered(RETURN_S)
         for _ in range(ROUNDS):
-            for fault in FAULTS:
+            for fault in faults:
                 await away(load, fault(gateway, place), AWAY_S)
     return load

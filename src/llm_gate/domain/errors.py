@@ -12,7 +12,7 @@ GateError                       code, message, details
 │   ├── BadProviderResponse (AnswerNotInForm)           the answer cannot be trusted
 │   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
 ├── AllAttemptsFailed           every ProviderError in order
-└── GateFault (StoreUnavailable)   ours: storage, configuration
+└── GateFault (StoreUnavailable, Unsettled)   ours: storage, configuration
 """
 
 import re
@@ -344,3 +344,9 @@ class StoreUnavailable(GateFault):
 
     code = "store_unavailable"
     retry_after_s = 2.0
+
+
+class Unsettled(StoreUnavailable):
+    """A provider has answered, but the store cannot be reached to record it now; that is done when it can."""
+
+    code = "settlement_pending"

@@ -24,6 +24,7 @@ from llm_gate.domain.errors import (
     ProviderRejected,
     QuotaExceeded,
     StoreUnavailable,
+    Unsettled,
 )
 from llm_gate.domain.ledger import (
     Advance,
@@ -330,9 +331,12 @@ class Booking:
         """End the call well: its record is on disk when this returns.
 
         Raises:
-            StoreUnavailable: the ledger cannot be reached; the record is written when it can.
+            Unsettled: the ledger cannot be reached; the record is written when it can.
         """
-        result = await self._hand_in("ok", None)
+        try:
+            result = await self._hand_in("ok", None)
+        except StoreUnavailable as error:
+            raise Unsettled(f"the call was answered, but not recorded yet: {error.message}") from error
         await self._return_rest(result)
 
     async def settle_failed(self, error: GateError) -> None:

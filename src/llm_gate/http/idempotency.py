@@ -31,6 +31,7 @@ from llm_gate.domain.errors import (
     InvalidRequest,
     KeyReused,
     StoreUnavailable,
+    Unsettled,
 )
 from llm_gate.domain.stores import Answers
 from llm_gate.engine.deadline import Deadline
@@ -181,6 +182,9 @@ class Repeats:
         has_failed = False
         try:
             await endpoint(exchange)
+        except Unsettled:
+            # It was answered and will be charged: a repeat must not be charged again unnoticed.
+            raise
         except GateError:
             has_failed = not exchange.is_answered
             raise

@@ -79,7 +79,7 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
         routes,
         title=settings.api.title,
         description=settings.api.description,
-        needs_key=settings.api_key is not None,
+        needs_key=settings.api_key is not None or gateway.stores.has_keys(),
     )
     documentation = DocumentationRoutes(
         surface=native,
