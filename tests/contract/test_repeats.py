@@ -9,7 +9,7 @@ import sqlalchemy
 from sqlalchemy import insert
 
 from llm_gate.domain.answers import Claim, Stored
-from llm_gate.domain.errors import AnswerLost, ProviderUnavailable, StoreUnavailable
+from llm_gate.domain.errors import AnswerLost, ProviderUnavailable, StoreUnavailable, Unsettled
 from llm_gate.domain.secret import Secret
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import ClientGone, Exchange, Reply
@@ -276,3 +276,23 @@ def test_answers_past_their_time_are_deleted():
 
     with shaky_store() as (database, proxy):
         asyncio.run(asyncio.wait_for(scenario(database, proxy), 20))
+
+
+def test_a_call_that_is_paid_but_not_recorded_is_not_made_again():
+    """The provider has answered, the ledger was away: the key stays used, and the repeat is told so."""
+
+    async def paid(exchange):
+        assert await exchange.body() == b"{}"
+        raise Unsettled("the call was answered, but not recorded yet")
+
+    async def scenario(database):
+        repeats = repeats_on(database)
+        with pytest.raises(Unsettled):
+            await repeats.serve(Caller().exchange, paid)
+        with pytest.raises(AnswerLost) as lost:
+            await repeats.serve(Caller().exchange, never)
+        assert lost.value.code == "idempotency_outcome_unknown"
+        await repeats.close()
+
+    with shaky_store() as (database, _proxy):
+        asyncio.run(scenario(database))
