@@ -128,7 +128,7 @@ def test_only_the_vendors_own_credential_travels(provider, upstream, caller):
         "x-goog-api-key": "caller-key",
         "cookie": "session=caller",
         "openai-organization": "caller-organisation",
-        "x-user-id": "caller-user",
+        "X-User-Id": "caller-user",
         "client_id": "caller-client",
         "x-forwarded-for": "192.0.2.7",
     }
