@@ -22,6 +22,7 @@ from llm_gate.settings import (
     TimeoutSettings,
     load_settings,
 )
+from llm_gate.settings.records import AlertSettings
 from llm_gate.settings.variables import OVERRIDES, SECRETS
 from support.gateway import clean_environment
 
@@ -112,6 +113,13 @@ def test_every_variable_is_documented():
     assert {name for name in known if f"`{name}`" not in text} == set()
 
 
+def test_the_example_environment_names_every_variable():
+    """Each variable of its own that the settings read stands in .env.example."""
+    offered = set(_VARIABLE.findall(read(ROOT / ".env.example")))
+
+    assert {*(name for name, _, _ in OVERRIDES), *SECRETS} - offered == set()
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -121,6 +129,7 @@ def test_every_variable_is_documented():
         ApiSettings,
         PlanSettings,
         PlanTable,
+        AlertSettings,
         ProviderSpec,
         AuthSpec,
         ModelSpec,
