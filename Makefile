@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: setup serve test prove check bench fmt lock clean help
+.PHONY: setup serve test prove check soak bench fmt lock clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -38,6 +38,9 @@ test: setup check  ## everything: checks, then all tests
 prove: setup  ## the tests that have full figures, with these; takes a long while (docs/proofs.md)
 	PROVE=1 $(BIN)/python -m pytest -m "prove or not prove" -n auto $$(grep -rl --include='test_*.py' support.figures tests) $(ARGS)
 
+soak: setup  ## an hour of mixed calls with faults and leavers, on loopback (SOAK_S=1500 for less)
+	SOAK_S=$${SOAK_S:-3600} $(BIN)/python -m pytest -q -s tests/journeys/test_soak.py $(ARGS)
+
 bench: $(VENV)/.runtime  ## measure beside nginx, on Linux with two cores (ARGS=--quick for a smoke run)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -46,7 +49,7 @@ fmt: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 lock: setup  ## renew the hash locks from requirements/*.in (needs uv on the PATH)
-	for f in runtime build dev; do uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/$$f.in -o requirements/$$f.txt; done
+	for f in runtime build otel dev; do uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove what setup and the tools made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

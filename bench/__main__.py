@@ -115,18 +115,20 @@ class Bench:
         return values
 
     def _ledger(self, upstreams: Upstreams) -> dict[str, float]:
-        """Compare the gateway with one that has no ledger, and with one whose store is full, all in one go."""
+        """Compare the gateway with one that has no ledger, one that has no attempts engine either, and a full one."""
         sizes = self._sizes
         with ExitStack() as stack:
             bare = stack.enter_context(self._ring.unrecorded(upstreams))
+            straight = stack.enter_context(self._ring.direct(upstreams))
             gateway = stack.enter_context(self._ring.gateway(upstreams, name="fresh"))
             grown = stack.enter_context(
                 self._ring.gateway(upstreams, name="grown", rows=sizes.grown_rows, keys=sizes.grown_keys)
             )
-            seen = {one.name: self._unary(one, "openai") for one in (bare, gateway, grown)}
+            seen = {one.name: self._unary(one, "openai") for one in (straight, bare, gateway, grown)}
         fresh, without = seen["fresh"], seen["unrecorded"]
         return {
             "unrecorded": without["openai"],
+            "engine": without["openai"] - seen["direct"]["openai"],
             "ledger_cpu": fresh["openai"] / without["openai"],
             "ledger_kept": fresh["per_second"] / without["per_second"],
             "growth": seen["grown"]["openai"] / fresh["openai"],

@@ -123,6 +123,14 @@ class Ring:
             yield replace(contender, name="unrecorded")
 
     @contextmanager
+    def direct(self, upstreams: Upstreams) -> Iterator[Contender]:
+        """Run the gateway without a ledger and without the attempts engine, behind the operator's one key."""
+        data = self._folder / "direct"
+        command = [sys.executable, "-m", "bench.direct"]
+        with self._gateway(upstreams, command, data=data, key=KEY, plans="") as contender:
+            yield replace(contender, name="direct")
+
+    @contextmanager
     def _gateway(
         self, upstreams: Upstreams, command: list[str], *, data: Path, key: str, plans: str
     ) -> Iterator[Contender]:

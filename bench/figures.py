@@ -40,6 +40,13 @@ FIGURES = (
     Figure("import", "`import llm_gate`: ms", 1e3, 1),
     Figure("import_serve", "import of all that `serve` needs: ms", 1e3, 0),
     Figure("unrecorded", "unary without a ledger: CPU µs per request", 1e-3, 1, reference="openai"),
+    Figure(
+        "engine",
+        "attempts, cooldown and metrics where nothing fails: CPU µs added",
+        1e-3,
+        1,
+        reference="openai",
+    ),
     Figure("ledger_cpu", "CPU with the durable ledger ÷ without", 1.0, 2),
     Figure("ledger_kept", "requests/s with the durable ledger ÷ without", 1.0, 2),
     Figure("growth", "CPU with 1,000,000 records and 20,000 keys ÷ with none", 1.0, 2),

@@ -8,11 +8,66 @@ from importlib import import_module
 # Not from typing, which would take longer to load than all the rest of this module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from llm_gate.client import GateError, LLMGate, QuotaExceeded, llm_text_gen
+    from llm_gate.client import (
+        BlockingLLMGate,
+        BlockingTextStream,
+        CallQuote,
+        ChatAnswer,
+        ClaudeProvider,
+        CohereProvider,
+        EmbeddingAnswer,
+        GateError,
+        GateStatus,
+        GeminiProvider,
+        LLMFactory,
+        LLMGate,
+        LLMProvider,
+        LLMResponse,
+        OllamaProvider,
+        OpenAIProvider,
+        QuotaExceeded,
+        Source,
+        TextStream,
+        gemini_structured_json_response,
+        gemini_text_response,
+        get_gemini_api_key,
+        get_huggingface_api_key,
+        huggingface_structured_json_response,
+        huggingface_text_response,
+        llm_text_gen,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["GateError", "LLMGate", "QuotaExceeded", "__version__", "llm_text_gen"]
+__all__ = [
+    "BlockingLLMGate",
+    "BlockingTextStream",
+    "CallQuote",
+    "ChatAnswer",
+    "ClaudeProvider",
+    "CohereProvider",
+    "EmbeddingAnswer",
+    "GateError",
+    "GateStatus",
+    "GeminiProvider",
+    "LLMFactory",
+    "LLMGate",
+    "LLMProvider",
+    "LLMResponse",
+    "OllamaProvider",
+    "OpenAIProvider",
+    "QuotaExceeded",
+    "Source",
+    "TextStream",
+    "__version__",
+    "gemini_structured_json_response",
+    "gemini_text_response",
+    "get_gemini_api_key",
+    "get_huggingface_api_key",
+    "huggingface_structured_json_response",
+    "huggingface_text_response",
+    "llm_text_gen",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -5,16 +5,19 @@ from secrets import token_bytes
 from msgspec import Struct
 
 from llm_gate.bootstrap import Gateway, ids_of, now_ms
-from llm_gate.domain.reports import Alerts
+from llm_gate.domain.conditions import NoticeLine
+from llm_gate.domain.reports import AlertLine, Alerts
 from llm_gate.domain.secret import Secret
 from llm_gate.engine.admin import Admin
-from llm_gate.engine.alerts import AlertDelivery, Webhook
+from llm_gate.engine.alerts import AlertDelivery, Webhook, message
 from llm_gate.engine.keys import Keys
+from llm_gate.engine.notices import notice_message
 from llm_gate.engine.reports import UserReports
 from llm_gate.engine.subscriptions import Subscriptions
 from llm_gate.settings import Settings
 from llm_gate.storage.alerts import StoredAlerts
 from llm_gate.storage.checks import LedgerCheck, ledger_check
+from llm_gate.storage.notices import StoredNotices
 from llm_gate.storage.opening import Store
 from llm_gate.storage.reports import StoredReports
 from llm_gate.transport.webhook import WebhookMessenger
@@ -27,19 +30,22 @@ class Office(Struct, frozen=True, kw_only=True):
     users: UserReports
     alerts: Alerts
     admin: Admin
-    delivery: AlertDelivery
+    delivery: AlertDelivery[AlertLine]
+    notices: AlertDelivery[NoticeLine]
 
     async def start(self) -> None:
         """Begin to deliver alerts."""
         await self.delivery.start()
+        await self.notices.start()
 
     def reload(self, settings: Settings) -> None:
         """Go by other settings."""
-        self.delivery.webhook = webhook_of(settings, self.store)
+        self.delivery.webhook = self.notices.webhook = webhook_of(settings, self.store)
 
     async def close(self) -> None:
         """Deliver no more."""
         await self.delivery.close()
+        await self.notices.close()
 
 
 def open_office(gateway: Gateway, settings: Settings) -> Office | None:
@@ -83,6 +89,14 @@ def open_office(gateway: Gateway, settings: Settings) -> Office | None:
         ),
         delivery=AlertDelivery(
             alerts=alerts,
+            write=message,
+            messenger=WebhookMessenger(),
+            webhook=webhook_of(settings, store),
+            now_ms=now_ms,
+        ),
+        notices=AlertDelivery(
+            alerts=StoredNotices(store.database, new_id=new_id),
+            write=notice_message,
             messenger=WebhookMessenger(),
             webhook=webhook_of(settings, store),
             now_ms=now_ms,

@@ -18,6 +18,11 @@ class SchemaChecks:
     def __init__(self) -> None:
         self._compiled: OrderedDict[bytes, jsonschema_rs.Validator] = OrderedDict()
 
+    @property
+    def size(self) -> int:
+        """How many compiled schemas are kept; at most MAX_COMPILED."""
+        return len(self._compiled)
+
     def __call__(self, schema: bytes, value: object) -> list[str]:
         """Return what is wrong with a value, each with its place; empty when it fits.
 

@@ -26,9 +26,12 @@ SENDING = {"chat", "chat_stream", "embed"}
 """The ways of the gate to a provider."""
 
 # Whoever asks a local server for its list of models sends nothing that could cost anything.
-TRANSPORT_USERS = {"engine/gate.py", "engine/presence.py"}
+TRANSPORT_USERS = {"engine/exchanges.py", "engine/gate.py", "engine/presence.py"}
 GATE_USERS = {
     "cli/chat.py",
+    "cli/providers.py",
+    "client/gate.py",
+    "client/prompting.py",
     "client/text.py",
     "http/anthropic.py",
     "http/native.py",
@@ -76,28 +79,29 @@ def test_only_the_gate_speaks_to_providers():
 
 
 def test_what_the_gate_sends_is_framed_by_a_booking():
-    """In the gate every exchange with a provider stands inside `async with _attempt(booking, …)`."""
+    """In the gate every exchange with a provider stands inside `async with framed(booking, …)`."""
     tree = parsed("engine/gate.py")
     framed = {
         id(inner)
         for outer in ast.walk(tree)
         if isinstance(outer, ast.AsyncWith)
-        and any(names == ("_attempt",) for item in outer.items for _, names in calls(item.context_expr))
+        and any(names == ("framed",) for item in outer.items for _, names in calls(item.context_expr))
         for inner in ast.walk(outer)
     }
     sent = [
         node
         for node, names in calls(tree)
-        if names == ("_send", "self") or (is_transport(names) and names[0] == "stream")
+        if names == ("send",) or (is_transport(names) and names[0] == "stream")
     ]
     plain = [node for node, names in calls(tree) if is_transport(names) and names[0] == "send"]
-    (send,) = [
-        node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and node.name == "_send"
-    ]
+    users = {name: [node for node, names in calls(parsed(name)) if names == ("send",)] for name in sources()}
 
     assert len(sent) >= 3
     assert [node.lineno for node in sent if id(node) not in framed] == []
-    assert {id(node) for node in plain} <= {id(node) for node in ast.walk(send)}
+    assert plain == []
+    assert {name for name, found in users.items() if found and name.startswith("engine/")} == {
+        "engine/gate.py"
+    }
 
 
 def reached(tree, name):
@@ -121,11 +125,7 @@ def test_every_way_through_the_gate_is_booked():
         name for name, each in vars(Gate).items() if inspect.iscoroutinefunction(each) and name[0] != "_"
     ]
     ways = {name: reached(tree, name) for name in public}
-    sending = {
-        name
-        for name, names in ways.items()
-        if ("send", "transport") in names or ("stream", "transport") in names
-    }
+    sending = {name for name, names in ways.items() if ("send",) in names or ("stream", "transport") in names}
 
     assert sending == SENDING
     assert {name for name in sending if ("book", "admission") in ways[name]} == SENDING

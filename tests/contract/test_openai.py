@@ -27,6 +27,7 @@ from llm_gate.domain.messages import (
     ToolResultPart,
 )
 from support.targets import CREDENTIAL, make_target
+from support.texts import CHARACTERS
 
 HI = {"role": "user", "content": "Hi"}
 SCHEMA = {"type": "object", "properties": {"b": {}, "a": {"type": "string"}}, "x-unknown": 1}
@@ -382,7 +383,7 @@ def test_meaning_is_never_dropped(crossing):
     assert "logprobs" not in sent(read(n=1, logprobs=False), spec=spec)
 
 
-TEXTS = st.text(min_size=1, max_size=8)
+TEXTS = st.text(CHARACTERS, min_size=1, max_size=8)
 USER_PARTS = st.lists(
     st.builds(lambda text: {"type": "text", "text": text}, TEXTS) | st.just(PICTURE), min_size=2, max_size=4
 )
@@ -412,7 +413,9 @@ TURN = (
     | st.builds(lambda parts: {"role": "user", "content": parts}, USER_PARTS)
     | ASSISTANT
     | st.builds(
-        lambda one, text: {"role": "tool", "tool_call_id": one, "content": text}, TEXTS, st.text(max_size=5)
+        lambda one, text: {"role": "tool", "tool_call_id": one, "content": text},
+        TEXTS,
+        st.text(CHARACTERS, max_size=5),
     )
 )
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from llm_gate.domain.secret import Secret
-from llm_gate.storage.redis import FIRST_PAUSE_S, LONGEST_PAUSE_S, OPERATION_S, RedisWindows
+from llm_gate.storage.redis import FIRST_PAUSE_S, LONGEST_PAUSE_S, OPERATION_S, RedisLink, RedisWindows
 from support.faultproxy import fault_proxy
 from support.servers import private_redis, redis_url
 
@@ -33,9 +33,8 @@ def run(work, *, url=None, clock=None, operation_s=PATIENT_S):
 
     async def whole():
         prefix = f"test:{uuid.uuid4().hex}:"
-        windows = RedisWindows(
-            Secret(url or redis_url()), prefix=prefix, clock=clock or Clock(), operation_s=operation_s
-        )
+        link = RedisLink(Secret(url or redis_url()), clock=clock or Clock(), operation_s=operation_s)
+        windows = RedisWindows(link, prefix=prefix)
         try:
             return await work(windows, prefix)
         finally:
@@ -133,7 +132,8 @@ def test_many_at_once_never_pass_the_cap():
     """Of many that come together exactly as many are let in as there is room for."""
 
     async def work(windows, prefix):
-        other = RedisWindows(Secret(redis_url()), prefix=prefix, clock=Clock(), operation_s=PATIENT_S)
+        link = RedisLink(Secret(redis_url()), clock=Clock(), operation_s=PATIENT_S)
+        other = RedisWindows(link, prefix=prefix)
         end = soon()
         found = await asyncio.gather(*(each.take({"a": (1, 70, end)}) for each in (windows, other) * 80))
         await other.close()
@@ -153,7 +153,7 @@ def test_a_server_that_is_away_is_in_nobodys_way(fault, caplog):
         assert await windows.take({"a": (1, 1, end)}) is None
         assert await windows.take({"a": (1, 1, end)}) == "a"
         server.kill() if fault == "killed" else server.freeze()
-        windows._operation_s = OPERATION_S
+        windows._link._operation_s = OPERATION_S
         found, took_s = await timed(windows.take({"a": (1, 1, end)}))
         assert found is None
         assert took_s < OPERATION_S + SLACK_S
@@ -161,7 +161,7 @@ def test_a_server_that_is_away_is_in_nobodys_way(fault, caplog):
             assert await windows.take({"a": (1, 1, end)}) is None
             await windows.give_back({"a": 1})
         server.restart() if fault == "killed" else server.thaw()
-        windows._operation_s = PATIENT_S
+        windows._link._operation_s = PATIENT_S
         assert await windows.take({"b": (1, 1, end)}) is None
         clock.now_s += FIRST_PAUSE_S
         assert await windows.take({"c": (1, 1, end)}) is None
@@ -186,7 +186,7 @@ def test_the_pause_doubles_up_to_its_most():
         for _ in range(6):
             start = clock.now_s
             await asyncio.gather(*(windows.take({"a": (1, 1, soon())}) for _ in range(20)))
-            while windows._skip_until_s > clock.now_s:
+            while windows._link._skip_until_s > clock.now_s:
                 clock.now_s += 0.5
             pauses.append(clock.now_s - start)
         return pauses
@@ -239,10 +239,10 @@ def test_a_late_answer_is_never_taken_for_another():
         end = soon()
         assert await windows.take({"a": (1, 1, end)}) is None
         proxy.latency_s = 0.15
-        windows._operation_s = OPERATION_S
+        windows._link._operation_s = OPERATION_S
         assert await windows.take({"a": (1, 1, end)}) is None  # the answer would have been that it is full
         proxy.latency_s = 0.0
-        windows._operation_s = PATIENT_S
+        windows._link._operation_s = PATIENT_S
         await asyncio.sleep(0.4)
         clock.now_s += FIRST_PAUSE_S
         assert await windows.take({"b": (1, 9, end)}) is None
@@ -260,7 +260,7 @@ def test_a_broken_line_is_in_nobodys_way(fault):
     async def work(windows, _):
         end = soon()
         assert await windows.take({"a": (1, 1, end)}) is None
-        windows._operation_s = OPERATION_S
+        windows._link._operation_s = OPERATION_S
         if fault == "blackhole":
             proxy.is_blackhole = True
         elif fault == "cut":

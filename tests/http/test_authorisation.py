@@ -16,7 +16,7 @@ from support.office import bearer
 from support.web import call
 
 OPERATORS = "operators-own-key-0123456789"
-SCOPES = {"inference", "usage:read", "admin"}
+SCOPES = {"inference", "usage:read", "metrics:read", "admin"}
 MODES = {
     "open": {},
     "keys": {},
@@ -44,7 +44,7 @@ def routes(tmp_path_factory):
 
 def credentials(issuer):
     """Return a key of every kind; "the scope …" and "all but …" by the scope a row may ask for."""
-    everything = ("inference", "usage:read", "admin", "operator")
+    everything = ("inference", "usage:read", "metrics:read", "admin", "operator")
     whole = issuer.issue(*everything)
     revoked = issuer.issue(*everything)
     issuer.revoke(revoked)
@@ -220,6 +220,7 @@ BODIES = {
     "/llm-gate/v1/chat/stream": {"prompt": {"messages": HELLO}},
     "/llm-gate/v1/embeddings": {"content": {"texts": ["a"]}},
     "/llm-gate/v1/quotes": {"operations": [QUOTED]},
+    "/llm-gate/v1/routes/explain": {"model": "default"},
     "/v1/chat/completions": {"model": "sandbox/echo", "messages": HELLO},
     "/v1/embeddings": {"model": "sandbox/embedding", "input": "a"},
     "/v1/responses": {"model": "sandbox/echo", "input": "Hi"},
@@ -231,6 +232,9 @@ BODIES = {
 
 FOR_NOBODY = {
     "/llm-gate/v1/providers",
+    "/llm-gate/v1/status",
+    "/llm/status",
+    "/metrics",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/messages/count_tokens",

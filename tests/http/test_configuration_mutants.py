@@ -25,7 +25,7 @@ from support.mutants import KINDS, mutants
 
 CHAT = "/v1/chat/completions"
 CALLERS, LISTENERS = 3, 2
-PARTS = 5
+PARTS = 6
 MUTANTS = full(300, 10_000)
 
 # The first one's provider and alias stand in all: they are what the traffic asks for.
@@ -144,7 +144,81 @@ targets = ["own-{number}/m", "first/m"]
         for number, dialect in enumerate(("openai", "anthropic", "gemini", "cohere", "ollama"))
     )
 )
-GOOD = {"small": FIRST, "priced": PRICED, "served": SERVED, "laid over": LAID_OVER, "many": MANY}
+# Everything about retries, room and several places; what slows or refuses the traffic is far from it.
+RESILIENT = (
+    """\
+[server]
+max_in_flight = 10_000
+drain_s = 5.0
+
+[timeouts]
+first_event_s = 60
+
+[retries]
+preset = "factory"
+tries = 2
+last_tries = 3
+pause_s = 0.1
+last_pause_s = 0.2
+longest_pause_s = 1.5
+rate_pause_s = 0
+hedge_after_s = 30
+budget_percent = 20
+budget_floor = 5
+hedge_percent = 1
+wait = true
+
+[cooldown]
+failures = 100
+window = 1_000
+first_s = 0.5
+longest_s = 2
+broken_first_s = 1
+broken_longest_s = 60
+longest_wish_s = 0
+
+"""
+    + FIRST
+    + """
+[providers.own]
+dialect = "openai"
+base_url = "{url}/own/v1"
+auth = {{ kind = "bearer", env = "OWN_API_KEY", optional = true }}
+strategy = "least_busy"
+weight = 2
+rpm = 600
+tpm = 100_000
+max_concurrent = 50
+max_waiting = 10
+timeouts = {{ connect_s = 2, headers_s = 30, first_event_s = 20.5, idle_s = 20 }}
+
+[providers.own.deployments.default]
+rpm = 60
+models = ["m", "n"]
+
+[providers.own.deployments.second]
+env = "OWN_API_KEY_SECOND"
+base_url = "{url}/own/second/v1"
+region = "EAST"
+api_version = "v1"
+weight = 3
+max_waiting = 0
+timeouts = {{ idle_s = 10 }}
+
+[aliases.shared]
+strategy = "weighted"
+sticky = "user"
+targets = [{{ target = "first/m", weight = 3 }}, "own/m"]
+"""
+)
+GOOD = {
+    "small": FIRST,
+    "priced": PRICED,
+    "served": SERVED,
+    "laid over": LAID_OVER,
+    "many": MANY,
+    "resilient": RESILIENT,
+}
 assert len(GOOD) == PARTS
 
 

@@ -123,7 +123,7 @@ def test_help_lists_every_command(folder):
     top = run(folder, "--help")
 
     assert top.returncode == 0
-    for name in ("serve", "chat", "models", "providers", "check", "version"):
+    for name in ("serve", "chat", "models", "providers", "explain", "check", "version"):
         assert f"\n  {name} " in top.stdout
         one = run(folder, name, "--help")
         assert one.returncode == 0

@@ -13,6 +13,7 @@ import pytest
 from llm_gate.domain.keys import check_form
 from support.gateway import COMMAND, clean_environment, running_gateway
 from support.stores import postgresql_address, postgresql_name
+from support.upstream import Answer, fake_upstream
 
 PEPPER = "p" * 40
 QUESTION = json.dumps({"model": "default", "messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -88,7 +89,7 @@ def test_a_key_from_its_creation_to_its_end(gate, tmp_path):
     assert key not in table
     assert "there is no key 'key_x'" in gate("keys", "revoke", "key_x", code=1)
     assert "--client" in gate("keys", "create", code=2)
-    assert "inference, usage:read, admin" in gate(
+    assert "inference, usage:read, metrics:read, admin" in gate(
         "keys", "create", "--client", "a", "--scope", "root", code=2
     )
 
@@ -164,7 +165,7 @@ def test_postgresql_by_its_variable(gate, tmp_path):
             "inference",
             "usage:read",
         ]
-        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0001"}
+        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0002"}
         assert "is not the one" in gate("keys", "list", code=1, **{**store, "LLM_GATE_PEPPER": "q" * 40})
         assert not (tmp_path / "data").exists()
         assert len(gate("keys", "list", "--json", **store)) == 1
@@ -183,3 +184,75 @@ def test_a_store_of_another_version_is_told(gate, tmp_path):
 
     assert "later version" in gate("plans", "list", code=1)
     assert "later version" in gate("migrate", code=1)
+
+
+GOOD = {
+    "choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 2, "total_tokens": 1002},
+}
+TWO = """
+    [providers.{name}]
+    dialect = "openai"
+    base_url = "{url}/{name}/v1"
+    auth = {{ kind = "bearer", env = "{NAME}_API_KEY" }}
+    defaults = {{ chat = "m" }}
+    [[providers.{name}.models]]
+    name = "m"
+    operations = ["chat"]
+    abilities = [{abilities}]
+    prices = [
+        {{ unit = "input_tokens", per = 1_000_000, usd = "0.15" }},
+        {{ unit = "output_tokens", per = 1_000_000, usd = "0.60" }},
+    ]
+"""
+KEYS = {"FIRST_API_KEY": "first-fake-0123456789", "SECOND_API_KEY": "second-fake-0123456789"}
+
+
+def configure_two(folder, url):
+    tables = (("first", '"tools"'), ("second", '"json_object"'))
+    text = "".join(TWO.format(name=n, NAME=n.upper(), url=url, abilities=each) for n, each in tables)
+    alias = '[aliases.best]\ntargets = ["second/m", "first/m", "openai/gpt-4o-mini"]\n'
+    (folder / "llm-gate.toml").write_text(text + alias, encoding="utf-8")
+
+
+def test_explain_needs_no_server_and_no_store(gate, tmp_path):
+    """Who would be asked, in order, and who not; nothing is opened or made for it."""
+    configure_two(tmp_path, "http://127.0.0.1:9")
+    found = gate("explain", "best", "--json", **KEYS)
+
+    assert [each["name"] for each in found["targets"]] == ["second/m", "first/m"]
+    assert [each["position"] for each in found["targets"]] == [1, 2]
+    assert "openai" in found["left"][0]["name"]
+    assert "OPENAI_API_KEY" in found["left"][0]["reason"]
+    able = gate("explain", "best", "--needs", "tools", "--json", **KEYS)
+    assert [each["name"] for each in able["targets"]] == ["first/m"]
+    table = gate("explain", "first/m", "--fallback", "sandbox/chat", **KEYS)
+    assert table.index("first/m") < table.index("sandbox/chat")
+    assert "nothing-like-it" in gate("explain", "nothing-like-it", code=1, **KEYS)
+    assert "magic" in gate("explain", "best", "--needs", "magic", code=2, **KEYS)
+    assert not (tmp_path / "data").exists()
+
+
+def test_providers_can_be_asked_whether_they_answer(gate, tmp_path):
+    """Each one is asked once; what it says, what it costs and whether all went well is told."""
+    with fake_upstream() as upstream:
+        configure_two(tmp_path, upstream.url)
+        upstream.will(Answer.json(GOOD))
+        rows = {each["name"]: each for each in gate("providers", "--check", "--json", **KEYS)}
+        assert {name: each["ok"] for name, each in rows.items()} == {
+            "first": True,
+            "second": True,
+            "sandbox": True,
+        }
+        assert rows["first"]["asked"] == "first/m"
+        assert rows["first"]["cost_usd"] == 0.0001512
+        assert rows["sandbox"]["cost_usd"] == 0
+        assert {seen.json["max_tokens"] for seen in upstream.seen} == {16}
+        assert set(gate("usage", "--json")["by_provider"]) == {"first", "sandbox", "second"}
+
+        upstream.will(Answer.json({"error": {"message": "no such key"}}, 401))
+        table = gate("providers", "--check", code=1, **KEYS)
+        assert len(upstream.seen) == 2
+        assert "refused the gateway's credential" in table
+        assert "The check cost" in table
+        assert KEYS["FIRST_API_KEY"] not in table

@@ -51,6 +51,10 @@ def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     return {**kept, **extra}
 
 
+PLAIN = "\n[retries]\ntries = 1\nlast_tries = 1\n\n[cooldown]\nfailures = 0\nlongest_wish_s = 0\n"
+"""What makes every attempt the only one at its target, and forgets failures: for tests of anything else."""
+
+
 @contextmanager
 def running_gateway(
     environment: Mapping[str, str] = {},
@@ -58,11 +62,17 @@ def running_gateway(
     toml: str | None = None,
     arguments: tuple[str, ...] = (),
     runner: tuple[str, ...] = (),
+    resilient: bool = False,
 ) -> Iterator[RunningGateway]:
-    """Start a gateway on a free port of 127.0.0.1 and stop it at the end; `runner` is a command that runs it."""
+    """Start a gateway on a free port of 127.0.0.1 and stop it at the end; `runner` is a command that runs it.
+
+    Its file of settings ends with PLAIN, unless the gateway is to be `resilient`, as it is without any.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        if toml is not None:
-            (Path(folder) / "llm-gate.toml").write_text(toml, encoding="utf-8")
+        if toml is not None or not resilient:
+            text = toml or ""
+            text = text if resilient or "[retries]" in text else text.rstrip() + "\n" + PLAIN
+            (Path(folder) / "llm-gate.toml").write_text(text, encoding="utf-8")
         started = time.monotonic()
         process = subprocess.Popen(
             [

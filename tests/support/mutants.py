@@ -32,8 +32,35 @@ _VALUES = (
 )
 _NUMBERS = ("-1", "0", "1", "65536", "604801", "1e-320", "1e400", "0x7fff", "-0.0", "inf", "nan", "9" * 30)
 _STRAY = ('"', "'", "[", "]", "{", "}", "=", '"""', "\\", "\x00", "\x7f", "\r", "#", ",", ".")
-_KEYS = ("colour = 'red'", "port = 1", "targets = []", "a.b.c = 1", "'' = 1", "kind = 'none'", "name = 'm'")
-_TABLES = ("server", "timeouts", "logging", "api", "providers", "providers.first", "aliases", "aliases.best")
+_KEYS = (
+    "colour = 'red'",
+    "port = 1",
+    "targets = []",
+    "a.b.c = 1",
+    "'' = 1",
+    "kind = 'none'",
+    "name = 'm'",
+    "rpm = 0",
+    "weight = 2",
+    "tries = 21",
+    "strategy = 'weighted'",
+    "deployments.default.env = 'NOBODY'",
+)
+_TABLES = (
+    "server",
+    "timeouts",
+    "logging",
+    "api",
+    "retries",
+    "cooldown",
+    "guards",
+    "providers",
+    "providers.first",
+    "providers.first.deployments",
+    "providers.first.timeouts",
+    "aliases",
+    "aliases.best",
+)
 _NAMES = ("nobody", "nobody/m", "first/", "/m", "best", "openai", "claude", "..", "sandbox/chat", "")
 _BAD_BYTES = (b"\xff", b"\xc3(", b"\xe2\x82", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x80")
 _EMPTY = (b"", b"\n", b" \t\n", b"\xef\xbb\xbf", b"# nothing\n", b"\r\n\r\n", b"\x00", b"[server]\n")

@@ -14,6 +14,7 @@ from llm_gate.domain.pricing import cost_of
 from llm_gate.domain.provider import Provider
 from llm_gate.domain.usage import Usage
 from llm_gate.settings import load_settings
+from support.aliases import alias_of
 
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 20)
@@ -101,7 +102,7 @@ def every_model(catalog):
 
 def faults_of(overlay=None, aliases=None):
     with pytest.raises(CatalogFaults) as caught:
-        load_catalog(overlay or {}, aliases or {})
+        load_catalog(overlay or {}, {name: alias_of(*targets) for name, targets in (aliases or {}).items()})
     return {fault.path: fault.message for fault in caught.value.faults}
 
 
@@ -378,7 +379,7 @@ def test_a_provider_of_ones_own_needs_only_its_address():
     overlay = second(operations=["chat"], prices=prices)
     overlay["second"]["auth"] = {"kind": "bearer", "env": "SECOND_API_KEY"}
     overlay["second"]["models"].append({"name": "unpriced"})
-    catalog = load_catalog(overlay, {"best": ["openai/gpt-4o-mini", "second/m"]})
+    catalog = load_catalog(overlay, {"best": alias_of("openai/gpt-4o-mini", "second/m")})
     entry = catalog.providers["second"]
     assert (entry.label, entry.models["m"].label) == ("second", "m")
     usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
@@ -386,7 +387,7 @@ def test_a_provider_of_ones_own_needs_only_its_address():
     assert cost is not None
     assert cost.nanos == 750_000_000
     assert cost_of(entry.models["unpriced"].prices, usage, TODAY) is None
-    assert catalog.aliases == {"best": ("openai/gpt-4o-mini", "second/m")}
+    assert catalog.aliases == {"best": alias_of("openai/gpt-4o-mini", "second/m")}
 
 
 @pytest.mark.parametrize(
@@ -508,7 +509,7 @@ def test_every_fault_of_an_alias_is_named(alias, targets, path):
 def test_an_alias_may_name_what_is_not_listed():
     """Targets may be unlisted models of a known provider, other names of one, and names that hold a slash."""
     targets = ["openai/brand-new", "claude/claude-sonnet-5-5", "gpt-6-luna", "openai/gpt-oss-120b:groq"]
-    assert load_catalog({}, {"best": targets}).aliases["best"] == tuple(targets)
+    assert load_catalog({}, {"best": alias_of(*targets)}).aliases["best"] == alias_of(*targets)
 
 
 def test_all_faults_come_at_once():

@@ -50,6 +50,7 @@ from llm_gate.domain.offers import offer_of
 from llm_gate.domain.pricing import Cost, Price, PriceCondition, cost_of
 from llm_gate.domain.results import ChatResult, Choice, EmbeddingResult
 from llm_gate.domain.usage import Usage
+from support.texts import CHARACTERS
 
 TODAY = date(2026, 11, 20)
 USER = {"role": "user", "content": "Hello, how are you?"}
@@ -93,7 +94,7 @@ KEYS = [
     "texts",
 ]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(CHARACTERS, max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )

@@ -26,6 +26,7 @@ from llm_gate.engine.preflight import preflight
 from llm_gate.engine.quotes import Quoting
 from llm_gate.settings import load_settings
 from llm_gate.storage.memory import MemoryLedger
+from support.aliases import alias_of
 from support.figures import property_of
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -307,7 +308,7 @@ def test_an_alias_costs_as_its_dearest_target_and_counts_at_its_first():
         for name, model in (("gemini", "gemini-2.5-flash"), ("openai", "gpt-4o"))
     )
     catalog = msgspec.structs.replace(
-        directory.catalog, aliases={"best": ("gemini/gemini-2.5-flash", "openai/gpt-4o")}
+        directory.catalog, aliases={"best": alias_of("gemini/gemini-2.5-flash", "openai/gpt-4o")}
     )
     directory.catalog = catalog
     line = look(

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_gate.settings import Settings, SettingsFaults, line_of, load_settings, locate, locate_variable
+from support.aliases import alias_of
 
 EXAMPLE = """\
 [server]
@@ -90,7 +91,7 @@ def test_the_file_of_the_working_directory_is_read():
     assert settings.logging.level == "DEBUG"
     assert settings.logging.providers == {"second": "WARNING"}
     assert settings.providers["second"]["models"][0]["prices"][0]["usd"] == "0.15"
-    assert settings.aliases == {"best": ("openai/gpt-4o-mini", "second/m")}
+    assert settings.aliases == {"best": alias_of("openai/gpt-4o-mini", "second/m")}
 
 
 def test_flags_win_over_variables_and_variables_over_files():
@@ -265,7 +266,7 @@ targets = ["second/m", 7]
     assert (settings.server.host, settings.server.port) == ("gate", 81)
     assert (settings.timeouts.total_s, settings.timeouts.connect_s) == (5.0, 10.0)
     assert settings.providers == {"second": {"dialect": 7}}
-    assert settings.aliases == {"best": ("second/m", "")}
+    assert settings.aliases == {"best": alias_of("second/m", "")}
     assert set(settings.logging.providers) == {"second"}
     assert settings.primary == "second"
 

@@ -10,16 +10,8 @@ from llm_gate.bootstrap.gateway import (
     now_ms,
     open_stores,
 )
-from llm_gate.bootstrap.reach import (
-    LOOPBACK_NAMES,
-    dialects,
-    is_loopback,
-    is_private,
-    load_directory,
-    load_working,
-    unknown_variables,
-    variable_of,
-)
+from llm_gate.bootstrap.places import LOOPBACK_NAMES, is_loopback, is_private, variable_of
+from llm_gate.bootstrap.reach import dialects, load_directory, load_working, unknown_variables
 
 __all__ = [
     "LOOPBACK_NAMES",

@@ -7,18 +7,23 @@ from hashlib import sha256
 from itertools import count
 from secrets import token_hex
 from time import time_ns
+from typing import TypedDict
 from uuid import uuid4
 
 from msgspec import Struct
 
-from llm_gate.bootstrap.reach import is_loopback, load_working
+from llm_gate.bootstrap.places import is_loopback
+from llm_gate.bootstrap.reach import cooldown_rules, load_working
+from llm_gate.domain.conditions import SharedConditions
 from llm_gate.domain.errors import GateFault, StoreUnavailable
 from llm_gate.domain.plans import UNLIMITED
 from llm_gate.domain.secret import Secret
 from llm_gate.domain.stores import Answers, Directives, Ledger, Quotes, ShortWindows
 from llm_gate.engine.access import Access, AccessRules
 from llm_gate.engine.admission import Admission
+from llm_gate.engine.fleet import Budgets, Fleet
 from llm_gate.engine.gate import Gate
+from llm_gate.engine.notices import OperatorNotices
 from llm_gate.engine.resolve import Directory
 from llm_gate.engine.working import Working
 from llm_gate.schemas import SchemaChecks
@@ -27,6 +32,7 @@ from llm_gate.storage.answers import StoredAnswers
 from llm_gate.storage.directives import any_key, stored_plans
 from llm_gate.storage.ledger import StoredLedger
 from llm_gate.storage.memory import MemoryLedger, NoDirectives
+from llm_gate.storage.notices import StoredNotices
 from llm_gate.storage.opening import Store, open_store
 from llm_gate.storage.plans import apply_plans
 from llm_gate.storage.quotes import StoredQuotes
@@ -47,6 +53,7 @@ class Stores(Struct, frozen=True, kw_only=True):
     digest: Callable[[str], bytes | None]
     answers: Answers | None = None
     short: ShortWindows | None = None
+    conditions: SharedConditions | None = None
     quotes: Quotes
     opened: Store | None = None
 
@@ -70,8 +77,12 @@ class Stores(Struct, frozen=True, kw_only=True):
 class Gateway:
     """A gateway ready to work. Its connections belong to the event loop in which they are first used."""
 
-    def __init__(self, *, gate: Gate, stores: Stores) -> None:
+    def __init__(
+        self, *, gate: Gate, stores: Stores, notices: OperatorNotices, schemas: SchemaChecks
+    ) -> None:
         self.gate = gate
+        self.schemas = schemas
+        self.notices = notices
         self.stores = stores
         self._credentials: dict[str, dict[str, Secret]] = {}
         gate.access.on_change.append(self._read_credentials)
@@ -90,11 +101,13 @@ class Gateway:
         await self.stores.ledger.start()
         await self.gate.access.start()
         self.gate.start()
+        self.notices.start()
 
     def reload(self, settings: Settings, working: Working) -> None:
         """Serve from other settings, of which `working` was made; calls under way keep those they began with."""
         working.tenants.use(self._credentials)
         self.gate.replace(working)
+        self.gate.fleet.use(cooldown_rules(settings), budgets_of(settings))
         self.gate.access.rules = access_rules(settings)
 
     async def _read_credentials(self) -> None:
@@ -128,9 +141,13 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every connection to providers, write what is left to write, and close the stores."""
-        await self.gate.close()
-        await self.gate.access.close()
-        await self.stores.close()
+        try:
+            await self.gate.close()
+            await self.gate.access.close()
+            await self.notices.close()
+        finally:
+            # Whatever else fails, the ledger is written and its lease given back.
+            await self.stores.close()
 
 
 def build(settings: Settings, *, instance_id: str | None = None, stores: Stores | None = None) -> Gateway:
@@ -153,14 +170,33 @@ def build(settings: Settings, *, instance_id: str | None = None, stores: Stores 
         now_ms=now_ms,
         short=stores.short,
     )
+    opened = stores.opened
+    book = None if opened is None else StoredNotices(opened.database, new_id=ids_of(stores.owner))
+    notices = OperatorNotices(book=book, now_ms=now_ms)
+    fleet = Fleet(
+        rules=cooldown_rules(settings),
+        budgets=budgets_of(settings),
+        notices=notices,
+        shared=stores.conditions,
+    )
+    schemas = SchemaChecks()
     gate = Gate(
         working=working,
         instance_id=instance_id or uuid4().hex[:16],
-        check=SchemaChecks(),
+        check=schemas,
         access=access,
         admission=admission,
+        fleet=fleet,
     )
-    return Gateway(gate=gate, stores=stores)
+    return Gateway(gate=gate, stores=stores, notices=notices, schemas=schemas)
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    """Return how much may be repeated and hedged."""
+    said = settings.retries
+    return Budgets(
+        share=said.budget_percent / 100, floor=said.budget_floor, hedge_share=said.hedge_percent / 100
+    )
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -195,18 +231,27 @@ def open_stores(settings: Settings) -> Stores:
         directives=opened.directives,
         digest=opened.pepper.key_hash,
         answers=StoredAnswers(opened.database, key=opened.pepper.derive("answers")),
-        short=_short_windows(settings),
+        **_in_redis(settings),
         quotes=StoredQuotes(opened.database),
         opened=opened,
     )
 
 
-def _short_windows(settings: Settings) -> ShortWindows | None:
-    if settings.redis_url is None:
-        return None
-    from llm_gate.storage.redis import RedisWindows  # noqa: PLC0415 - an optional driver, as in storage/database.py
+class _Shared(TypedDict):
+    short: ShortWindows | None
+    conditions: SharedConditions | None
 
-    return RedisWindows(settings.redis_url)
+
+def _in_redis(settings: Settings) -> _Shared:
+    """Return what processes share through Redis, where there is one."""
+    if settings.redis_url is None:
+        return {"short": None, "conditions": None}
+    # Optional drivers, as in storage/database.py.
+    from llm_gate.storage.redis import RedisLink, RedisWindows  # noqa: PLC0415
+    from llm_gate.storage.redis_conditions import RedisConditions  # noqa: PLC0415
+
+    link = RedisLink(settings.redis_url)
+    return {"short": RedisWindows(link), "conditions": RedisConditions(link)}
 
 
 def memory_stores() -> Stores:

@@ -6,13 +6,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm_gate.catalog.readable import Readable, Written
-from llm_gate.domain.catalog import ModelSpec, PriceSpec, ProviderSpec
+from llm_gate.domain.catalog import Alias, ModelSpec, PriceSpec, ProviderSpec
 from llm_gate.domain.errors import Fault
 from llm_gate.domain.faults import find_faults
 from llm_gate.domain.money import parse_usd
 
 # Lower case only: the name is also a part of environment variables, where case cannot be told apart.
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OWN_PLACE = "default"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Ours begin alike, so that nobody takes them for a vendor's, and web pages may read them.
 _OUR_HEADER = re.compile(r"x-llm-gate-[a-z0-9-]+", re.IGNORECASE)
@@ -56,6 +58,7 @@ def catalog_faults(
         if provider not in shipped or spec.dialect is not None or spec.module is not None:
             found += _address_faults(spec, f"providers.{provider}", unread)
         found += _header_faults(spec, f"providers.{provider}.reply_headers")
+        found += _deployment_faults(spec, f"providers.{provider}.deployments")
         known: dict[str, ModelSpec] = {}
         for model in spec.models:
             found += _name_faults(model, known, places[provider, model.name].path)
@@ -72,7 +75,7 @@ def catalog_faults(
 
 
 def alias_faults(
-    aliases: Mapping[str, Sequence[str]], specs: Mapping[str, ProviderSpec], parts: Mapping[str, Readable]
+    aliases: Mapping[str, Alias], specs: Mapping[str, ProviderSpec], parts: Mapping[str, Readable]
 ) -> Iterator[Fault]:
     """Find the faults of all aliases. A target that an unreadable part may define is not judged."""
     hides_providers = any("aliases" in part.unread for part in parts.values())
@@ -81,7 +84,8 @@ def alias_faults(
     models = {
         name for spec in specs.values() for model in spec.models for name in (model.name, *model.aliases)
     }
-    for alias, targets in aliases.items():
+    for alias, said in aliases.items():
+        targets = [each.target for each in said.targets]
         path = f"aliases.{alias}"
         if "/" in alias and alias.partition("/")[0] in providers:
             yield Fault(path, "never reached: the part before the slash is the name of a provider")
@@ -153,6 +157,23 @@ def _header_faults(spec: ProviderSpec, path: str) -> Iterator[Fault]:
             yield Fault(f"{path}.{vendors}", "expected a header name that starts with x-llm-gate-")
         elif ours.lower() in _TAKEN_HEADERS:
             yield Fault(f"{path}.{vendors}", f"{ours!r} is a header that the gateway sets itself")
+
+
+def _deployment_faults(spec: ProviderSpec, path: str) -> Iterator[Fault]:
+    seen: dict[str, str] = {}
+    for name, place in spec.deployments.items():
+        where = f"{path}.{name}"
+        if not _DEPLOYMENT_NAME.fullmatch(name):
+            yield Fault(where, "a deployment's name is made of letters, digits, ., _ and -")
+        if name.lower() in seen:
+            yield Fault(where, f"the same name as {seen[name.lower()]!r}: capitals are not told apart")
+        seen.setdefault(name.lower(), name)
+        if place.base_url is not None and not _is_http_url(place.base_url):
+            yield Fault(f"{where}.base_url", "expected an address that starts with http:// or https://")
+        if name.lower() == _OWN_PLACE:
+            for key in ("env", "base_url", "region"):
+                if getattr(place, key) is not None:
+                    yield Fault(f"{where}.{key}", "does not apply to the provider's own place")
 
 
 def _is_http_url(text: str) -> bool:

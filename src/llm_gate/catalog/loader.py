@@ -16,7 +16,7 @@ import msgspec
 
 from llm_gate.catalog.checks import alias_faults, catalog_faults, overlay_faults
 from llm_gate.catalog.readable import Readable, Written, readable_part
-from llm_gate.domain.catalog import Catalog, Model, ModelSpec, PriceSpec, ProviderEntry, ProviderSpec
+from llm_gate.domain.catalog import Alias, Catalog, Model, ModelSpec, PriceSpec, ProviderEntry, ProviderSpec
 from llm_gate.domain.errors import Fault, GateFault
 from llm_gate.domain.money import parse_usd
 from llm_gate.domain.pricing import Price
@@ -42,9 +42,9 @@ class CatalogFaults(GateFault):
 
 def load_catalog(
     overlay: Mapping[str, Any] = {},
-    aliases: Mapping[str, Sequence[str]] = {},
+    aliases: Mapping[str, Alias] = {},
 ) -> Catalog:
-    """Build the catalog from the shipped files, the operator's `[providers.*]` and the aliases' targets.
+    """Build the catalog from the shipped files, the operator's `[providers.*]` and the aliases.
 
     Raises:
         CatalogFaults: something is wrong with the operator's part, or with the two combined.
@@ -57,7 +57,7 @@ def load_catalog(
 
 def survey_catalog(
     overlay: Mapping[str, Any],
-    aliases: Mapping[str, Sequence[str]],
+    aliases: Mapping[str, Alias],
 ) -> tuple[Catalog, list[Fault]]:
     """Build the catalog and find its faults, for whoever has more to check.
 
@@ -84,7 +84,7 @@ def survey_catalog(
     catalog = Catalog(
         providers={name: _entry(name, spec) for name, spec in specs.items()},
         provider_aliases={alias: name for name, spec in specs.items() for alias in spec.aliases},
-        aliases={alias: tuple(targets) for alias, targets in aliases.items()},
+        aliases=dict(aliases),
     )
     return catalog, faults
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gate.domain.catalog import ModelSpec, PriceSpec, ProviderSpec
+from llm_gate.domain.catalog import DeploymentSpec, ModelSpec, PriceSpec, ProviderSpec
 from llm_gate.domain.faults import find_faults
 
 
@@ -52,6 +52,11 @@ def readable_part(entry: Any, path: str) -> Readable:
         written[name] = Written(path=f"{path}.models[{index}]", prices=numbers)
     if "models" in entry:
         kept["models"] = sound_models
+    places = entry.get("deployments")
+    if isinstance(places, Mapping):
+        kept["deployments"] = {
+            name: place for name, place in places.items() if not find_faults(place, DeploymentSpec)
+        }
     return Readable(entry=kept, unread=frozenset(unread), models=written, hides_models=hides_models)
 
 

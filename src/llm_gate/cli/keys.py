@@ -41,7 +41,9 @@ def command() -> None:
 @click.option("--client", metavar="C", help="The application (client_id) that the key is for.")
 @click.option("--user", metavar="U", help="Bind the key to one user.  [default: the caller names its users]")
 @click.option("--name", metavar="TEXT", default="", help="A name for people.")
-@click.option("--scope", "scopes", metavar="S,S", help="inference, usage:read, admin, operator.")
+@click.option(
+    "--scope", "scopes", metavar="S,S", help="inference, usage:read, metrics:read, admin, operator."
+)
 @click.option("--admin", is_flag=True, help="A key that also administers its tenant.")
 @click.option("--all-tenants", is_flag=True, help="With --admin: one that administers every tenant.")
 @click.option("--models", metavar="M,M", help="Only these models; `*` at the end stands for any rest.")

@@ -1,37 +1,34 @@
 """One text, or one object, from a prompt: the request that is made of it, and what is read of the answer."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
 from llm_gate.bootstrap import Gateway
-from llm_gate.client.errors import QuotaExceeded
+from llm_gate.client.answers import object_of
+from llm_gate.client.calls import caller_of, context_of, told_plainly
 from llm_gate.client.forms import schema_of
-from llm_gate.domain import errors
-from llm_gate.domain.access import CallContext, Caller
-from llm_gate.domain.errors import AnswerNotInForm, ContentFiltered, ContextTooLong, ProviderRejected
+from llm_gate.domain.access import CallContext
+from llm_gate.domain.errors import ContentFiltered, ContextTooLong, ProviderRejected
 from llm_gate.domain.messages import Conversation, Message, ResponseFormat, TextPart
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.results import ChatResult
-from llm_gate.engine.gate import Answer
-
-LIBRARY = "library"
-"""The application under which calls of the library are recorded."""
+from llm_gate.engine.answer import Answer
 
 TEMPERATURE = 0.7
 TOP_P = 0.9
 MAX_TOKENS = 4_000
 
-_ENDPOINT = "llm_text_gen"
-_MAX_USER_CHARS = 256
+ENDPOINT = "llm_text_gen"
 
 
 class TextCall(Struct, frozen=True, kw_only=True):
-    """What a caller wants. Of `temperature` and `max_tokens`, None means the usual, where the provider takes it."""
+    """What a caller wants. Of `temperature`, `top_p` and `max_tokens`, None means the usual, where a model takes it.
+
+    `usual_max_tokens` is how long an answer may be where nobody says. `endpoint` is what the records call it.
+    """
 
     prompt: str
     system_prompt: str | None = None
@@ -39,7 +36,11 @@ class TextCall(Struct, frozen=True, kw_only=True):
     user_id: str | None = None
     model: str = ""
     temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     max_tokens: int | None = None
+    usual_max_tokens: int = MAX_TOKENS
+    endpoint: str = ENDPOINT
 
 
 async def generate(gateway: Gateway, wanted: TextCall) -> Any:
@@ -50,31 +51,15 @@ async def generate(gateway: Gateway, wanted: TextCall) -> Any:
         QuotaExceeded: a limit leaves no room.
         GateError: nobody could answer.
     """
-    caller = Caller(application=LIBRARY, user=_user(wanted.user_id))
-    context = CallContext(
-        request_id=f"lib_{uuid4().hex}",
-        caller=caller,
-        received_at=datetime.now(UTC),
-        headers={},
-        endpoint=_ENDPOINT,
-    )
-    try:
+    caller = caller_of(wanted.user_id)
+    context = context_of(caller, wanted.endpoint)
+    with told_plainly():
         standing = await gateway.gate.access.standing(caller)
         request, usual = _request(wanted, standing.plan.max_output_tokens)
-        answer = await _ask(gateway, request, usual, context)
-    except errors.QuotaExceeded as error:
-        raise QuotaExceeded(error) from None
-    return _text(answer.result) if wanted.json_struct is None else _object(answer)
-
-
-def _user(user_id: str | None) -> str:
-    if not isinstance(user_id, str) or not user_id.strip():
-        raise RuntimeError(
-            "user_id is required: every call is counted for a user, and limited by the user's plan"
-        )
-    if len(user_id) > _MAX_USER_CHARS or not user_id.isprintable():
-        raise ValueError(f"user_id: must be printable text of at most {_MAX_USER_CHARS} characters")
-    return user_id
+        answer = await ask_leniently(gateway, request, usual, context)
+    choice = answer.result.choices[0]
+    text = "".join(part.text for part in choice.parts if isinstance(part, TextPart))
+    return text if wanted.json_struct is None else object_of(text, choice, answer.target)
 
 
 def _request(wanted: TextCall, plan_allows: int | None) -> tuple[ChatRequest, dict[str, Any]]:
@@ -84,17 +69,19 @@ def _request(wanted: TextCall, plan_allows: int | None) -> tuple[ChatRequest, di
     messages = [Message(role="user", parts=(TextPart(text=wanted.prompt),))]
     if wanted.system_prompt:
         messages.insert(0, Message(role="system", parts=(TextPart(text=wanted.system_prompt),)))
-    usual: dict[str, Any] = {"top_p": TOP_P}
+    usual: dict[str, Any] = {"top_p": TOP_P} if wanted.top_p is None else {}
     if wanted.temperature is None:
         usual["temperature"] = TEMPERATURE
     if wanted.max_tokens is None:
-        usual["max_tokens"] = min(MAX_TOKENS, plan_allows or MAX_TOKENS)
+        usual["max_tokens"] = min(wanted.usual_max_tokens, plan_allows or wanted.usual_max_tokens)
     form = None if wanted.json_struct is None else schema_of(wanted.json_struct)
     request = ChatRequest(
         model=wanted.model,
         conversation=Conversation(lambda: tuple(messages)),
         needs=frozenset() if form is None else frozenset({"json_schema"}),
         temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        top_k=wanted.top_k,
         max_output_tokens=wanted.max_tokens,
         response_format=None
         if form is None
@@ -104,8 +91,8 @@ def _request(wanted: TextCall, plan_allows: int | None) -> tuple[ChatRequest, di
     return request, usual
 
 
-async def _ask(
-    gateway: Gateway, request: ChatRequest, usual: dict[str, Any], context: CallContext
+async def ask_leniently(
+    gateway: Gateway, request: ChatRequest, usual: Mapping[str, Any], context: CallContext
 ) -> Answer[ChatResult]:
     """Ask with the usual parameters, and without those that a model turns out not to take."""
     try:
@@ -113,34 +100,22 @@ async def _ask(
     except (ContextTooLong, ContentFiltered):
         raise
     except ProviderRejected as error:
-        said = f"{error.param} {error.message} {error.detail}".replace("max_completion_tokens", "max_tokens")
-        taken = {name: value for name, value in usual.items() if name not in said}
+        taken = without_refused(usual, error)
         if taken == usual:
             raise
         return await gateway.gate.chat(_with(request, taken), context)
+
+
+def without_refused(usual: Mapping[str, Any], error: ProviderRejected) -> dict[str, Any]:
+    """Return those of the usual parameters that a refusal says nothing of."""
+    said = f"{error.param} {error.message} {error.detail}".replace("max_completion_tokens", "max_tokens")
+    return {name: value for name, value in usual.items() if name not in said}
 
 
 def _with(request: ChatRequest, usual: Mapping[str, Any]) -> ChatRequest:
     return structs.replace(
         request,
         temperature=usual.get("temperature", request.temperature),
-        top_p=usual.get("top_p"),
+        top_p=usual.get("top_p", request.top_p),
         max_output_tokens=usual.get("max_tokens", request.max_output_tokens),
     )
-
-
-def _text(result: ChatResult) -> str:
-    return "".join(part.text for part in result.choices[0].parts if isinstance(part, TextPart))
-
-
-def _object(answer: Answer[ChatResult]) -> Any:
-    """Read the answer's object; what came complete has been checked against the schema already."""
-    choice, target = answer.result.choices[0], answer.target
-    try:
-        return msgspec.json.decode(_text(answer.result))
-    except msgspec.DecodeError:
-        raise AnswerNotInForm(
-            f"the answer of {target.name} is not the object it was asked for (finish reason {choice.finish_reason!r})",
-            provider=target.provider,
-            model=target.wire_model,
-        ) from None

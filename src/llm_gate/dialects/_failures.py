@@ -1,4 +1,4 @@
-"""One classification of vendor failures for all dialects: status and code first, text never.
+"""One classification of vendor failures for all dialects: status and code first, text only where there is nothing else.
 
 Each dialect reads its vendor's error body into a VendorFailure; the rules that follow are shared.
 """
@@ -65,9 +65,12 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
     408: ProviderTimeout,
     409: ProviderUnavailable,
     429: ProviderRateLimited,
+    432: ProviderQuotaExhausted,
+    433: ProviderQuotaExhausted,
     498: ProviderAuthFailed,
     504: ProviderTimeout,
 }
+_LIMIT_MARKS = ("quota", "rate limit", "resource exhausted", "too many requests", "insufficient balance")
 _FIRST_CALLER_STATUS, _FIRST_SERVER_STATUS = 400, 500
 _ABSURD_WAIT = 10**7
 _READ_CHARS = 10_000
@@ -139,7 +142,9 @@ def _classify(failure: VendorFailure) -> type[ProviderError]:
     if failure.status in _BY_STATUS:
         return _BY_STATUS[failure.status]
     if failure.status >= _FIRST_SERVER_STATUS:
-        return ProviderUnavailable
+        # The last resort: a server's failure without a code says by its text alone that a limit is behind it.
+        text = failure.message[:_READ_CHARS].lower() if not failure.codes else ""
+        return ProviderRateLimited if any(mark in text for mark in _LIMIT_MARKS) else ProviderUnavailable
     if failure.status >= _FIRST_CALLER_STATUS:
         return ProviderRejected
     return BadProviderResponse

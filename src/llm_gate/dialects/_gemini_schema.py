@@ -14,7 +14,7 @@ from llm_gate.domain.messages import ToolCallPart
 from llm_gate.domain.provider import HttpReply, Target
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.results import FinishReason
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, believed
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0)]
@@ -283,13 +283,15 @@ def read_usage(raw: Raw) -> Usage | None:
     thoughts = counts.thoughts_token_count or 0
     # A cached token is priced as cached, whatever its modality, so audio is what is left beside the cache.
     heard = _audio(counts.prompt_tokens_details) - _audio(counts.cache_tokens_details)
-    return Usage(
-        input_tokens=counts.prompt_token_count + (counts.tool_use_prompt_token_count or 0),
-        cached_input_tokens=counts.cached_content_token_count or 0,
-        audio_input_tokens=max(0, heard),
-        output_tokens=(counts.candidates_token_count or 0) + thoughts,
-        reasoning_tokens=thoughts,
-        audio_output_tokens=_audio(counts.candidates_tokens_details),
+    return believed(
+        Usage(
+            input_tokens=counts.prompt_token_count + (counts.tool_use_prompt_token_count or 0),
+            cached_input_tokens=counts.cached_content_token_count or 0,
+            audio_input_tokens=max(0, heard),
+            output_tokens=(counts.candidates_token_count or 0) + thoughts,
+            reasoning_tokens=thoughts,
+            audio_output_tokens=_audio(counts.candidates_tokens_details),
+        )
     )
 
 

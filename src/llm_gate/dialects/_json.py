@@ -22,6 +22,9 @@ _ESCAPED_BACKSLASH, _NO_ESCAPE = b"\\\\", b"--"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
+# JSON lets them in as escapes alone. What terminals write (bell, backspace, escape) and all white space may pass.
+_CONTROL = re.compile(rb"\\u(00(?:0[0-6eEfF]|1[0-9acdefACDEF]))")
+
 T = TypeVar("T")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
@@ -39,8 +42,8 @@ def given_or_none(raw: Raw) -> Raw | None:
 def read_object(body: bytes) -> dict[str, Raw]:
     """Check a request body and split it into its top-level fields, each still raw JSON.
 
-    Refused are: invalid UTF-8, lone surrogates, nesting deeper than MAX_DEPTH, anything but one object, and
-    top-level keys that occur twice (two parsers would disagree about them).
+    Refused are: invalid UTF-8, lone surrogates, control characters that no text has a use for, nesting deeper than
+    MAX_DEPTH, anything but one object, and top-level keys that occur twice (two parsers would disagree about them).
 
     Raises:
         InvalidRequest: the body is one of these.
@@ -52,6 +55,8 @@ def read_object(body: bytes) -> dict[str, Raw]:
     plain = body.replace(_ESCAPED_BACKSLASH, _NO_ESCAPE) if b"\\" in body else body
     if _SURROGATE.search(plain) and _SURROGATE.search(_SURROGATE_PAIR.sub(b"", plain)):
         raise InvalidRequest("the body holds an escaped surrogate without its partner")
+    if b"\\u00" in plain and (control := _CONTROL.search(plain)):
+        raise InvalidRequest(f"the body holds the control character U+{control[1].decode().upper()}")
     members = _count_members(plain)
     try:
         fields = _object_decoder.decode(body)

@@ -99,7 +99,7 @@ class AnthropicChat:
 
     def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:
         """Return a decoder for one streamed answer; verbatim for a caller of this dialect."""
-        return AnthropicStream(target, verbatim=is_own(request), explained=request.answer_schema is not None)
+        return AnthropicStream(target, verbatim=is_own(request), explained=request.is_read)
 
 
 def decode_error(reply: HttpReply, target: Target) -> ProviderError:

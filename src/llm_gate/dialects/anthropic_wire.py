@@ -10,7 +10,7 @@ from llm_gate.dialects._failures import VendorFailure
 from llm_gate.dialects._json import is_given
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.results import FinishReason
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, believed
 
 DIALECT = "anthropic"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -99,12 +99,14 @@ def read_usage(*reports: Raw) -> Usage | None:
     cached = known.get("cache_read_input_tokens", 0)
     written = known.get("cache_creation_input_tokens", 0)
     details = known.get("output_tokens_details", _OutputDetails())
-    return Usage(
-        input_tokens=known["input_tokens"] + cached + written,
-        cached_input_tokens=cached,
-        cache_write_tokens=written,
-        output_tokens=known["output_tokens"],
-        reasoning_tokens=details.thinking_tokens or 0,
+    return believed(
+        Usage(
+            input_tokens=known["input_tokens"] + cached + written,
+            cached_input_tokens=cached,
+            cache_write_tokens=written,
+            output_tokens=known["output_tokens"],
+            reasoning_tokens=details.thinking_tokens or 0,
+        )
     )
 
 

@@ -13,7 +13,7 @@ from llm_gate.dialects._failures import VendorFailure, typed_error
 from llm_gate.dialects._json import is_given
 from llm_gate.domain.provider import Target
 from llm_gate.domain.results import FinishReason
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, believed
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading a stranger's JSON may raise."""
@@ -75,14 +75,16 @@ def read_usage(raw: Raw, *, has_output: bool = True) -> Usage | None:
         if counts is None or counts.input_tokens is None:
             continue
         if not has_output:
-            return Usage(input_tokens=round(counts.input_tokens))
+            return believed(Usage(input_tokens=round(counts.input_tokens)))
         if counts.output_tokens is None:
             continue
         output = round(counts.output_tokens)
-        return Usage(
-            input_tokens=round(counts.input_tokens),
-            output_tokens=output,
-            reasoning_tokens=min(round(reasoning or 0), output),
+        return believed(
+            Usage(
+                input_tokens=round(counts.input_tokens),
+                output_tokens=output,
+                reasoning_tokens=min(round(reasoning or 0), output),
+            )
         )
     return None
 

@@ -15,7 +15,7 @@ from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.provider import Encoded, HttpReply, HttpRequest, Target
 from llm_gate.domain.requests import EmbeddingRequest
 from llm_gate.domain.results import EmbeddingResult
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, believed
 
 
 class _Vector(Struct, frozen=True, kw_only=True):
@@ -76,5 +76,5 @@ class GeminiEmbedding:
         )
         return EmbeddingResult(
             vectors=tuple(vector.values for vector in answer.embeddings),
-            usage=None if counts is None else Usage(input_tokens=counts.prompt_token_count),
+            usage=None if counts is None else believed(Usage(input_tokens=counts.prompt_token_count)),
         )

@@ -101,6 +101,7 @@ def _read_chat(body: bytes, *, stream: bool) -> ChatRequest:
         tools=tuple(_read_tool(tool) for tool in tools or ()),
         tool_choice=tool_choice,
         response_format=response_format,
+        fallbacks=tuple(parsed.fallbacks or ()),
     )
 
 
@@ -118,6 +119,7 @@ def decode_embedding_request(body: bytes) -> EmbeddingRequest:
         model=_model_name(parsed.provider),
         inputs=tuple(parsed.content.texts),
         dimensions=None if parsed.parameter is None else parsed.parameter.dimensions,
+        fallbacks=tuple(parsed.fallbacks or ()),
     )
 
 

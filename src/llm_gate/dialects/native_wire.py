@@ -133,11 +133,18 @@ class Prompt(_Body, frozen=True, kw_only=True):
     response_format: ResponseFormatBody | None = None
 
 
+Fallbacks = Annotated[list[Name], Meta(max_length=8)]
+
+
 class ChatBody(_Body, frozen=True, kw_only=True):
-    """The body of a chat request. Tools may stand in the prompt or here, not in both."""
+    """The body of a chat request. Tools may stand in the prompt or here, not in both.
+
+    `fallbacks` are models or aliases to try after the first one, as `provider/model`.
+    """
 
     prompt: Prompt
     provider: ProviderSelector | None = None
+    fallbacks: Fallbacks | None = None
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
 
@@ -159,6 +166,7 @@ class EmbeddingsBody(_Body, frozen=True, kw_only=True):
 
     content: EmbeddingContent
     provider: ProviderSelector | None = None
+    fallbacks: Fallbacks | None = None
     parameter: EmbeddingParameter | None = None
 
 

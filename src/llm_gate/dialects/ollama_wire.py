@@ -16,7 +16,7 @@ from llm_gate.domain.messages import ToolCallPart
 from llm_gate.domain.provider import Target
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.domain.results import FinishReason
-from llm_gate.domain.usage import Usage
+from llm_gate.domain.usage import Usage, believed
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading a stranger's JSON may raise."""
@@ -104,10 +104,12 @@ def read_usage(data: bytes) -> Usage | None:
         counts = _counts_decoder.decode(data)
     except UNREADABLE:
         return None
-    return Usage(
-        input_tokens=counts.prompt_eval_count,
-        cached_input_tokens=min(counts.prompt_eval_cached_count or 0, counts.prompt_eval_count),
-        output_tokens=counts.eval_count,
+    return believed(
+        Usage(
+            input_tokens=counts.prompt_eval_count,
+            cached_input_tokens=min(counts.prompt_eval_cached_count or 0, counts.prompt_eval_count),
+            output_tokens=counts.eval_count,
+        )
     )
 
 

@@ -204,7 +204,7 @@ class OpenAIChat:
     def open_stream(self, request: ChatRequest, target: Target) -> ChatStream:
         """Read a streamed answer; verbatim for a caller of this dialect."""
         verbatim = request.wire is not None and request.wire.dialect == DIALECT
-        return OpenAIChatStream(target, verbatim=verbatim, explained=request.answer_schema is not None)
+        return OpenAIChatStream(target, verbatim=verbatim, explained=request.is_read)
 
 
 def _with_usage(request: ChatRequest) -> dict[str, Any]:

@@ -9,10 +9,7 @@ from llm_gate.dialects._json import is_given
 from llm_gate.dialects.openai_wire import CompletionDetails, PromptDetails, UsageBody
 from llm_gate.domain.money import format_usd, read_nanos
 from llm_gate.domain.pricing import Cost
-from llm_gate.domain.usage import Usage
-
-# More than any model can take or give in one call: a vendor that says so is wrong.
-_ABSURD_TOKENS = 10**9
+from llm_gate.domain.usage import Usage, believed
 
 _decoder = msgspec.json.Decoder(UsageBody)
 
@@ -48,16 +45,7 @@ def count(body: UsageBody) -> Usage | None:
         audio_output_tokens=completion.audio_tokens or 0,
         vendor_cost_nanos=read_nanos(bytes(body.cost).decode(errors="replace")) if body.cost else None,
     )
-    counts = (
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.audio_input_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-        usage.audio_output_tokens,
-    )
-    return usage if all(0 <= count < _ABSURD_TOKENS for count in counts) else None
+    return believed(usage)
 
 
 def write_usage(usage: Usage, cost: Cost | None) -> dict[str, Any]:

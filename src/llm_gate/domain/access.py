@@ -6,10 +6,16 @@ from typing import Literal
 
 from msgspec import Struct
 
+from llm_gate.domain.conditions import AttemptWatch
 from llm_gate.domain.plans import Limits
+from llm_gate.domain.policy import AttemptPolicy
+from llm_gate.domain.tracing import NO_SPAN, Span
 
-KeyScope = Literal["inference", "usage:read", "admin", "operator"]
-"""What a key may do. "admin" acts within the key's own tenant; with "operator" beside it, in every tenant."""
+KeyScope = Literal["inference", "usage:read", "metrics:read", "admin", "operator"]
+"""What a key may do. "admin" acts within the key's own tenant; with "operator" beside it, in every tenant.
+
+"metrics:read" shows figures of the whole gateway, none of them by tenant or user.
+"""
 
 DEFAULT_TENANT = "default"
 LOCAL_APPLICATION = "local"
@@ -55,7 +61,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     application: str | None = None
     user: str | None = None
     key: VirtualKey | None = None
-    scopes: frozenset[KeyScope] = frozenset({"inference", "usage:read"})
+    scopes: frozenset[KeyScope] = frozenset({"inference", "usage:read", "metrics:read"})
 
 
 ANYONE = Identity()
@@ -79,8 +85,10 @@ class Caller(Struct, frozen=True, kw_only=True):
 class CallContext(Struct, frozen=True, kw_only=True):
     """One call's frame. `headers` are the inbound headers by lower-case name.
 
-    `deadline_s` bounds the whole call, in seconds from its start; `hops` lists the gateways it came through.
-    `endpoint` is the route's path, for the records. `quote_id` names a quote whose hold the call spends from.
+    `timeout_s` bounds the whole call, in seconds from its start, where the caller says; `hops` lists the gateways it
+    came through. `endpoint` is the route's path, for the records. `quote_id` names a quote whose hold the call spends
+    from. `fallbacks` are names to try after the one that was asked for, `sticky` is what keeps calls at one place,
+    `policy` stands in for the configured one, `watch` follows the attempts, and `span` is the work it belongs to.
     """
 
     request_id: str
@@ -88,7 +96,12 @@ class CallContext(Struct, frozen=True, kw_only=True):
     received_at: datetime
     headers: Mapping[str, str]
     correlation_id: str | None = None
-    deadline_s: float = 600.0
+    timeout_s: float | None = None
     hops: tuple[str, ...] = ()
     endpoint: str = ""
     quote_id: str | None = None
+    fallbacks: tuple[str, ...] = ()
+    sticky: str | None = None
+    policy: AttemptPolicy | None = None
+    watch: AttemptWatch | None = None
+    span: Span = NO_SPAN

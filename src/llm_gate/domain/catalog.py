@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from llm_gate.domain.policy import Sticky, Strategy
 from llm_gate.domain.pricing import Price, PriceCondition, Unit
 
 Operation = Literal[
@@ -70,6 +71,55 @@ class RegionSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: str
 
 
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Wait = Annotated[float, Meta(gt=0, le=604_800)]
+
+
+class DeadlineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Deadlines of one provider or deployment, in seconds; what is not given is as `[timeouts]` has it."""
+
+    connect_s: Wait | None = None
+    headers_s: Wait | None = None
+    first_event_s: Wait | None = None
+    idle_s: Wait | None = None
+
+
+class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One place of a provider as written in the operator's file, by its name.
+
+    A name that is found without it, a region's or the provider's own ("default"), is told its share and limits here;
+    any other name is a place of its own, whose key stands in the variable `env`. `models` are those it has (all, where
+    none are named). `rpm` and `tpm` are requests and tokens in any 60 seconds.
+    """
+
+    env: str | None = None
+    base_url: str | None = None
+    region: str | None = None
+    api_version: str | None = None
+    models: tuple[str, ...] = ()
+    weight: Count | None = None
+    rpm: Count | None = None
+    tpm: Count | None = None
+    max_concurrent: Count | None = None
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    timeouts: DeadlineSpec = DeadlineSpec()
+
+
+class AliasTarget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One target of an alias, `provider/model`, and its weight beside the others."""
+
+    target: Annotated[str, Meta(min_length=1)]
+    weight: Count = 1
+
+
+class Alias(Struct, frozen=True, kw_only=True):
+    """A public name for several targets. `sticky` sends the calls of one subject to the same of them."""
+
+    targets: tuple[AliasTarget, ...]
+    strategy: Strategy = "ordered"
+    sticky: Sticky | None = None
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model as written in a file. `deployment` is the vendor-side name where it differs from `name`.
 
@@ -106,7 +156,8 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
     `api` says which of the OpenAI dialect's two forms of chat is spoken ("chat" if nothing says otherwise).
     `reply_headers` maps headers of the vendor's answers to those of ours that show them.
-    `synthetic` marks every answer as made up.
+    `synthetic` marks every answer as made up. `strategy` orders several places of the provider; `rpm`, `tpm`,
+    `max_concurrent`, `max_waiting`, `weight` and `timeouts` are those of each place that `deployments` says nothing of.
     """
 
     label: str | None = None
@@ -132,6 +183,14 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     synthetic: bool = False
     ca_file: str | None = None
     enabled: bool = True
+    strategy: Strategy = "ordered"
+    weight: Count = 1
+    rpm: Count | None = None
+    tpm: Count | None = None
+    max_concurrent: Count | None = None
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    timeouts: DeadlineSpec = DeadlineSpec()
+    deployments: Mapping[str, DeploymentSpec] = {}
     models: tuple[ModelSpec, ...] = ()
 
 
@@ -180,4 +239,4 @@ class Catalog(Struct, frozen=True, kw_only=True):
 
     providers: Mapping[str, ProviderEntry]
     provider_aliases: Mapping[str, str]
-    aliases: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, Alias]

@@ -2,7 +2,7 @@
 
 GateError                       code, message, details
 ├── CallerError                 the caller must change something
-│   ├── InvalidRequest (KeyReused)  NotAuthenticated  NotAllowed (PriceUnknown)  NotFound
+│   ├── InvalidRequest (KeyReused, GuardRefused)  NotAuthenticated  NotAllowed (PriceUnknown)  NotFound
 │   ├── Conflict (AnswerLost)  QuotaExceeded
 │   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected
 ├── ProviderError               provider, model, upstream status, safe excerpt
@@ -12,7 +12,7 @@ GateError                       code, message, details
 │   ├── BadProviderResponse (AnswerNotInForm)           the answer cannot be trusted
 │   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
 ├── AllAttemptsFailed           every ProviderError in order
-└── GateFault (StoreUnavailable, Unsettled)   ours: storage, configuration
+└── GateFault (StoreUnavailable, Unsettled, Overloaded, ShuttingDown, GuardFailed)   ours: storage, configuration, room
 """
 
 import re
@@ -83,6 +83,12 @@ class InvalidRequest(CallerError):
         self.faults = tuple(faults) or (Fault(param or "", message),)
         if code is not None:
             self.code = code
+
+
+class GuardRefused(InvalidRequest):
+    """A guard of the operator's refuses what is asked, or what was answered; an answer was paid all the same."""
+
+    code = "guard_refused"
 
 
 class KeyReused(InvalidRequest):
@@ -350,3 +356,26 @@ class Unsettled(StoreUnavailable):
     """A provider has answered, but the store cannot be reached to record it now; that is done when it can."""
 
     code = "settlement_pending"
+
+
+class GuardFailed(GateFault):
+    """A guard of the operator's broke down or took too long, so that nothing gets past it."""
+
+    code = "guard_failed"
+
+
+class Overloaded(GateFault):
+    """There is no room for the call now: as many are under way as the operator allows. Nothing was spent."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ShuttingDown(GateFault):
+    """The gateway is being stopped: no new call begins, and those that last too long are ended."""
+
+    code = "shutting_down"
+    retry_after_s = 1.0

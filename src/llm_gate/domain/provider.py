@@ -11,6 +11,7 @@ from msgspec import Struct
 from llm_gate.domain.catalog import Api, Model, ProviderSpec
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import ChatEvent
+from llm_gate.domain.policy import CapacityLimits, Deadlines
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
 from llm_gate.domain.secret import Secret
@@ -44,7 +45,9 @@ class Auth(Struct, frozen=True, kw_only=True):
 class Deployment(Struct, frozen=True, kw_only=True):
     """One concrete place to call: provider, region, address, credential.
 
-    `base_url` has no trailing slash. `verify_tls` is False only for loopback and private addresses.
+    `base_url` has no trailing slash. `verify_tls` is False only for loopback and private addresses. `name` is what
+    people call it; `key` tells it from any other place, address or credential, and gives neither away. `models` are
+    those it has, all where none are named.
     """
 
     provider: str
@@ -56,6 +59,12 @@ class Deployment(Struct, frozen=True, kw_only=True):
     api_version: str | None = None
     verify_tls: bool = True
     ca_file: str | None = None
+    name: str = ""
+    key: str = ""
+    weight: int = 1
+    models: tuple[str, ...] = ()
+    capacity: CapacityLimits = CapacityLimits()
+    deadlines: Deadlines = Deadlines()
 
 
 class Target(Struct, frozen=True, kw_only=True):

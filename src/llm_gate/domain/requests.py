@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from llm_gate.domain.catalog import Ability
 from llm_gate.domain.messages import Conversation, ResponseFormat, Tool, ToolChoice
@@ -28,7 +28,9 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     no neutral form, so that another dialect must refuse it. `needs` lists the abilities the target must have.
     `thinking_budget_tokens` bounds the reasoning; 0 asks for none.
     `output_limit_tokens` is set where the gateway itself bounds the output: it goes out whatever the body says.
-    `repairs` says how often an answer that does not fit its JSON Schema is asked for again.
+    `repairs` says how often an answer that does not fit its JSON Schema is asked for again. `fallbacks` are names to
+    try after `model`. `conversations` are what some providers, by name, are asked in other words.
+    `is_guarded` says that the answer's text is looked at.
     """
 
     model: str
@@ -60,7 +62,20 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Raw] = {}
     binding: tuple[str, ...] = ()
     repairs: int = 0
+    fallbacks: tuple[str, ...] = ()
+    conversations: Mapping[str, Conversation] = {}
+    is_guarded: bool = False
     wire: Wire | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the gateway itself reads the answer along, so that a stream's events must say what they mean."""
+        return self.is_guarded or self.answer_schema is not None
+
+    def at(self, provider: str) -> "ChatRequest":
+        """Return the request as a provider is to get it."""
+        own = self.conversations.get(provider) if self.conversations else None
+        return self if own is None else structs.replace(self, conversation=own, wire=None)
 
     @property
     def answer_schema(self) -> bytes | None:
@@ -79,5 +94,6 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     encoding: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
+    fallbacks: tuple[str, ...] = ()
     extra: Mapping[str, Raw] = {}
     wire: Wire | None = None

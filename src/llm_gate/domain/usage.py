@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -38,6 +38,24 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))
+
+
+MOST_TOKENS = 10**9
+"""More than any model can take or give in one call: a vendor that says so is wrong."""
+
+
+MOST_VENDOR_NANOS = 10**15
+"""A million dollars: no vendor says so of one call and means it."""
+
+
+def believed(usage: Usage) -> Usage | None:
+    """Return a vendor's counts; None where they are impossible, so that they are taken for unknown."""
+    if not all(0 <= getattr(usage, name) < MOST_TOKENS for name in _COUNTS):
+        return None
+    cost = usage.vendor_cost_nanos
+    if cost is not None and not 0 <= cost < MOST_VENDOR_NANOS:
+        return structs.replace(usage, vendor_cost_nanos=None)
+    return usage
 
 
 def total_usage(usages: Iterable[Usage | None]) -> Usage | None:

@@ -8,7 +8,7 @@ everywhere within a second, and a request costs no question to the store.
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, tzinfo
 from hashlib import sha256
 from typing import TypeVar
@@ -36,7 +36,7 @@ MAX_PROBES = 20
 
 _SECOND_MS = 1_000
 _MINUTE_MS = 60_000
-_OPERATORS = Identity(scopes=frozenset({"inference", "usage:read"}))
+_OPERATORS = Identity(scopes=frozenset({"inference", "usage:read", "metrics:read"}))
 _UNLIMITED_PLAN = Plan(name=UNLIMITED, label="Unlimited")
 
 _logger = logging.getLogger("llm_gate.access")
@@ -94,6 +94,16 @@ class Access:
     def needs_key(self) -> bool:
         """Whether callers must present a key now."""
         return self.rules.needs_key or self.rules.operator_digest is not None or self._has_keys
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many of each kind are remembered; at most MAX_KEPT of any."""
+        return {
+            "keys": len(self._keys),
+            "issued_keys": len(self._issued),
+            "standings": len(self._standings),
+            "failed_places": len(self._failures),
+        }
 
     async def start(self) -> None:
         """Read what is needed at once, and begin to follow changes."""

@@ -82,6 +82,7 @@ class Admission:
         self.owner = owner
         self.now_ms = now_ms
         self.short = short
+        self.open_bookings = 0
         self._plans = plans
         self.new_id = new_id
 
@@ -144,6 +145,7 @@ class Booking:
         self._was_called = False
         self._last: Outcome | None = None
         self._is_over = False
+        self._is_open = False
         self._taken: Mapping[str, int] = {}
 
     @property
@@ -178,6 +180,8 @@ class Booking:
             self._hand_in_release()
             raise
         if not isinstance(result, Missing | Refused):
+            self._is_open = True
+            self._admission.open_bookings += 1
             return
         self._is_over = True
         await self._give_short_back()
@@ -357,6 +361,12 @@ class Booking:
             return
         await self._return_rest(result)
 
+    def lost(self) -> None:
+        """End a call that another one beside it has answered; what it may have cost is charged all the same."""
+        if not self._is_over:
+            self.left()
+            _forget(self._hand_in("cut", "hedged"))
+
     def close(self) -> None:
         """End the call if nothing else did: the caller has left, or the task was cancelled."""
         if self._is_over:
@@ -368,7 +378,7 @@ class Booking:
         _forget(self._hand_in("cut", "client_gone"))
 
     def _hand_in(self, status: RecordStatus, error_code: str | None) -> "asyncio.Future[Result]":
-        self._is_over = True
+        self._finish()
         step = Settle(
             id=self.call.id,
             outcome=self._last,
@@ -378,8 +388,14 @@ class Booking:
         )
         return asyncio.ensure_future(self._ledger.submit(step))
 
-    def _hand_in_release(self) -> None:
+    def _finish(self) -> None:
         self._is_over = True
+        if self._is_open:
+            self._is_open = False
+            self._admission.open_bookings -= 1
+
+    def _hand_in_release(self) -> None:
+        self._finish()
         _forget(asyncio.ensure_future(self._ledger.submit(Release(id=self.call.id))))
 
     async def _take_short(self, holds: Sequence[Hold]) -> None:

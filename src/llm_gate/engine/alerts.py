@@ -11,7 +11,7 @@ import hmac
 import logging
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +19,7 @@ from msgspec import Struct
 from llm_gate.domain.errors import StoreUnavailable
 from llm_gate.domain.limits import limit_named
 from llm_gate.domain.money import format_usd
-from llm_gate.domain.reports import AlertLine, Alerts
+from llm_gate.domain.reports import AlertLine
 from llm_gate.domain.windows import instant
 
 SIGNATURE_HEADER = "x-llm-gate-signature"
@@ -73,14 +73,53 @@ class Message(Struct, frozen=True, kw_only=True):
     created_at: str
 
 
-class AlertDelivery:
-    """The task that delivers. `webhook` may be replaced at any time; None leaves alerts where they are."""
+class Waiting(Protocol):
+    """One thing that waits to be sent."""
+
+    @property
+    def id(self) -> str:
+        """What tells it from any other."""
+
+    @property
+    def tries(self) -> int:
+        """How often it was sent, this time included."""
+
+
+L = TypeVar("L", bound=Waiting)
+L_co = TypeVar("L_co", bound=Waiting, covariant=True)
+
+
+class Outbox(Protocol[L_co]):
+    """Where things wait to be sent. Every method may raise StoreUnavailable."""
+
+    async def claim(self, now_ms: int, *, lease_ms: int, oldest_ms: int, limit: int) -> tuple[L_co, ...]:
+        """Take what waits, and keep every other process from it for the lease."""
+
+    async def note_sent(self, id: str, at_ms: int, /) -> None:  # noqa: A002 - it is one
+        """Note that it was delivered."""
+
+    async def note_failed(self, id: str, next_try_ms: int, /) -> None:  # noqa: A002 - it is one
+        """Note when it may be sent again."""
+
+
+class AlertDelivery(Generic[L]):
+    """The task that delivers, each as `write` has it.
+
+    `webhook` may be replaced at any time; None leaves everything where it is.
+    """
 
     def __init__(
-        self, *, alerts: Alerts, messenger: Messenger, webhook: Webhook | None, now_ms: Callable[[], int]
+        self,
+        *,
+        alerts: Outbox[L],
+        write: Callable[[L], bytes],
+        messenger: Messenger,
+        webhook: Webhook | None,
+        now_ms: Callable[[], int],
     ) -> None:
         self.webhook = webhook
         self._alerts = alerts
+        self._write = write
         self._messenger = messenger
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
@@ -117,8 +156,8 @@ class AlertDelivery:
         await asyncio.gather(*(self._send(line, webhook) for line in claimed))
         return len(claimed)
 
-    async def _send(self, line: AlertLine, webhook: Webhook) -> None:
-        body = message(line)
+    async def _send(self, line: L, webhook: Webhook) -> None:
+        body = self._write(line)
         at_s = self._now_ms() // 1000
         headers = {
             "content-type": "application/json",

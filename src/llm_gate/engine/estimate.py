@@ -74,6 +74,11 @@ class Rates:
     def __init__(self) -> None:
         self._known: dict[tuple[str, date], TextRates | None] = {}
 
+    @property
+    def size(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
     def of(self, model: Model, on: date, *, reads_only: bool) -> TextRates | None:
         """Return a model's rates; `reads_only` where nothing comes out that would have a price."""
         name = (model.id, on)
@@ -152,6 +157,26 @@ def bound(target: Target, size: Size, rates: TextRates | None, *, strict: bool) 
         most_tokens=most_tokens,
         most_cost_nanos=most,
     )
+
+
+def bounded_targets(request: ChatRequest, targets: Sequence[Target]) -> list[Target]:
+    """Return the targets at which a call has a bound.
+
+    Raises:
+        InvalidRequest: it has none at any; says what stands in the way at the first.
+    """
+    bounded: list[Target] = []
+    refusals: list[InvalidRequest] = []
+    for target in targets:
+        try:
+            check_bounded(request, target)
+        except InvalidRequest as error:
+            refusals.append(error)
+        else:
+            bounded.append(target)
+    if not bounded:
+        raise refusals[0]
+    return bounded
 
 
 def check_bounded(request: ChatRequest, target: Target) -> None:

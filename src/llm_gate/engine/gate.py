@@ -1,93 +1,72 @@
 """The pipeline every call goes through: resolve, estimate, reserve, attempt, settle; the same for every operation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import date, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import date
+from random import random
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from llm_gate.domain.access import CallContext
-from llm_gate.domain.catalog import Operation
+from llm_gate.domain.catalog import Ability, Operation, ProviderEntry
+from llm_gate.domain.conditions import Tried
 from llm_gate.domain.errors import (
+    AllAttemptsFailed,
     GateError,
     InvalidRequest,
-    LoopDetected,
-    NotAllowed,
     ProviderError,
-    ProviderTimeout,
 )
 from llm_gate.domain.plans import Standing
 from llm_gate.domain.ports import SchemaCheck
-from llm_gate.domain.pricing import Cost, cost_of, total_cost
-from llm_gate.domain.provider import ChatCodec, EmbeddingCodec, Encoded, HttpReply, HttpRequest, Target
+from llm_gate.domain.pricing import Cost, total_cost
+from llm_gate.domain.provider import Deployment, HttpReply, Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
 from llm_gate.domain.secret import Secret
 from llm_gate.domain.usage import Usage, total_usage
 from llm_gate.engine.access import Access
 from llm_gate.engine.admission import Admission, Booking
-from llm_gate.engine.attempts import try_each
-from llm_gate.engine.deadline import Deadline
+from llm_gate.engine.answer import Admitted, Answer, Asking, Attempted
+from llm_gate.engine.attempts import Attempts, Call, Plan, Success, tried_of
+from llm_gate.engine.choice import Chooser, Explanation, Route, allowed_part
 from llm_gate.engine.estimate import (
     Bound,
+    Rates,
+    Size,
     bound,
-    check_bounded,
+    bounded_targets,
     limit_output,
     size_of_chat,
     size_of_embedding,
 )
-from llm_gate.engine.holds import check_model
-from llm_gate.engine.resolve import Directory
+from llm_gate.engine.exchanges import (
+    FIRST_FAILURE_STATUS,
+    Traced,
+    chat_codec,
+    embedding_codec,
+    failure_of,
+    framed,
+    late_error,
+    marked,
+    priced,
+    send,
+    shown_headers,
+)
+from llm_gate.engine.fleet import Fleet, Turn
+from llm_gate.engine.guards import texts_out
+from llm_gate.engine.hedging import kept, run_hedged
+from llm_gate.engine.resolve import DEFAULT, Directory
 from llm_gate.engine.stream import ChatAnswerStream, Silence
 from llm_gate.engine.structured import StreamedForm, ask_in_form, is_structured
 from llm_gate.engine.working import Working
 
-HOP_HEADER = "x-llm-gate-hop"
-"""Carries the gateways a request came through, so that a loop is noticed."""
-
-_FIRST_FAILURE_STATUS = 300
-_LOOP_STATUS = 508
-_SHOWN_CHARS = 256
+# What targets are compared by where no request is there to be measured.
+_USUAL = Size(likely_input=1_000, most_input=1_000, likely_output=1_000, most_output=1_000)
 
 T = TypeVar("T")
-
-
-class Answer(Struct, Generic[T], frozen=True, kw_only=True):
-    """A complete answer and how it came about.
-
-    `usage` and `cost` are of all calls it took; `upstream_s` is the time spent waiting for providers.
-    `shown_headers` are those of the provider's answer that the caller is to see, under our names.
-    """
-
-    result: T
-    target: Target
-    usage: Usage | None
-    cost: Cost | None
-    attempts: int
-    dropped: tuple[str, ...]
-    upstream_s: float
-    shown_headers: Mapping[str, str] = {}
-
-
-class Attempted(Struct, Generic[T], frozen=True, kw_only=True):
-    """What one target gave: the result, and the usage and cost of every call it took to get it."""
-
-    result: T
-    usages: tuple[Usage | None, ...]
-    costs: tuple[Cost | None, ...]
-    dropped: tuple[str, ...]
-    shown_headers: Mapping[str, str]
-
-
-class Admitted(Struct, Generic[T], frozen=True, kw_only=True):
-    """A request that was let in, with its place in the ledger and the targets that may answer it."""
-
-    request: T
-    targets: tuple[Target, ...]
-    booking: Booking
 
 
 class Gate:
@@ -101,10 +80,15 @@ class Gate:
         check: SchemaCheck,
         access: Access,
         admission: Admission,
+        fleet: Fleet | None = None,
     ) -> None:
         self.instance_id = instance_id
         self.access = access
         self.admission = admission
+        self.fleet = fleet or Fleet()
+        self.attempts = Attempts(self.fleet)
+        self._chooser = Chooser(self.fleet, random)
+        self._own: dict[str, tuple[ProviderEntry, Deployment]] = {}
         self._working = working
         self._check = check
 
@@ -112,6 +96,11 @@ class Gate:
     def directory(self) -> Directory:
         """What can be named and reached now."""
         return self._working.directory
+
+    @property
+    def rates(self) -> Rates:
+        """The rates of models that are known now."""
+        return self._working.rates
 
     def directory_of(self, tenant: str) -> Directory:
         """What a tenant can name and reach now."""
@@ -124,54 +113,104 @@ class Gate:
     def start(self) -> None:
         """Begin with what goes on beside the calls; in their event loop."""
         self._working.start()
+        self.fleet.start()
 
     def replace(self, working: Working) -> None:
         """Serve from another state of the configuration; calls under way keep the one they began with."""
+        for entry, deployment in self._own.values():
+            working.directory = working.directory.with_provider(entry, deployment)
         old, self._working = self._working, working
         working.start()
         old.retire()
 
     async def close(self) -> None:
         """Close every connection to providers."""
+        await self.fleet.close()
         await self._working.close()
 
     async def chat(self, request: ChatRequest, context: CallContext) -> Answer[ChatResult]:
         """Answer a chat request completely."""
+        with Traced(context, "chat", request.model) as traced:
+            answer = await self._chat(request, traced)
+            traced.span.used(answer.target, answer.usage, answer.result.model)
+            return answer
+
+    async def _chat(self, request: ChatRequest, context: CallContext) -> Answer[ChatResult]:
         working = self._working.enter()
         try:
             admitted = await self._admit_chat(working, request, context)
 
-            async def attempt(target: Target) -> Attempted[ChatResult]:
-                return await self._chat_once(working, admitted, target, context)
+            def calls(booking: Booking) -> Call[Attempted[ChatResult]]:
+                asking = Asking(working=working, request=admitted.request, booking=booking, context=context)
+                return lambda target, turn: self._chat_once(asking, target, turn)
 
-            return await _answer(working, admitted, attempt)
+            answer = await self._answer(working, admitted, calls, context)
+            if working.guards is not None:
+                texts, by = texts_out(answer.result), answer.target.provider
+                await working.guards.check_output(texts, request.model, "chat", context, by)
+            return answer
         finally:
             working.leave()
 
     async def _admit_chat(
         self, working: Working, request: ChatRequest, context: CallContext
     ) -> Admitted[ChatRequest]:
+        if working.guards is not None:
+            await working.guards.check_input(request, "chat", context)
+            request = structs.replace(request, is_guarded=bool(working.guards.outputs))
         holds = await self.access.holds(context.caller)
         standing = holds.standing
-        targets = _resolve(working, request.model, "chat", context, standing)
+        route = _route(working, request, "chat", context)
+        if standing.allowed_models or standing.excluded:
+            route = allowed_part(route, standing, request.model)
+        targets = [each.target for each in route.candidates]
         _check_size(request, targets)
         request = limit_output(request, standing, targets)
         on = context.received_at.date()
         is_strict = standing.is_strict and standing.is_capped
-        bounds: list[Bound] = []
-        for target in targets:
-            if is_strict:
-                check_bounded(request, target)
-            bounds.append(_chat_bound(working, request, target, on, strict=is_strict))
-        bounds = _priced(bounds, standing)
-        booking = await self.admission.book(context, "chat", holds, bounds)
-        return Admitted(request=request, targets=tuple(each.target for each in bounds), booking=booking)
+        if is_strict:
+            targets = bounded_targets(request, targets)
+        bounds = [
+            _chat_bound(working, request.at(target.provider), target, on, strict=is_strict)
+            for target in targets
+        ]
+        usable, tried = self._choose(route, bounds, standing, context)
+        booking = await self.admission.book(context, "chat", holds, usable)
+        return Admitted(request=request, bounds=usable, holds=holds, booking=booking, tried=tried)
 
-    async def _chat_once(
-        self, working: Working, admitted: Admitted[ChatRequest], target: Target, context: CallContext
-    ) -> Attempted[ChatResult]:
-        codec = _chat_codec(target)
-        request, booking = admitted.request, admitted.booking
+    def _choose(
+        self, route: Route, bounds: Sequence[Bound], standing: Standing, context: CallContext
+    ) -> tuple[tuple[Bound, ...], tuple[Tried, ...]]:
+        """Put the targets into order, those with room first, and leave out what is cooling.
+
+        Raises:
+            ProviderError: the only target is left alone for now; nothing is held.
+            AllAttemptsFailed: all of several are.
+        """
+        bounds = _payable(bounds, standing)
+        if len(bounds) > 1:
+            bounds = self._chooser.order(route, bounds, context.sticky, context.caller)
+        usable: list[Bound] = []
+        cooling: list[ProviderError] = []
+        tried: list[Tried] = []
+        for each in bounds:
+            trouble = self.fleet.trouble(each.target)
+            if trouble is None:
+                usable.append(each)
+            else:
+                cooling.append(trouble)
+                tried.append(tried_of(each.target, trouble, was_called=False))
+        if not usable:
+            # Somebody is finding out whether one of them is well again: that is worth a little waiting.
+            usable = [each for each in bounds if self.fleet.is_probed(each.target)]
+        if not usable:
+            raise cooling[0] if len(cooling) == 1 else AllAttemptsFailed(cooling)
+        return tuple(self.fleet.roomy_first(usable)), tuple(tried)
+
+    async def _chat_once(self, asking: Asking, target: Target, turn: Turn) -> Attempted[ChatResult]:
+        codec = chat_codec(target)
+        working, booking, context = asking.working, asking.booking, asking.context
+        request = asking.request.at(target.provider)
         dropped: tuple[str, ...] = ()
         shown: Mapping[str, str] = {}
         costs: tuple[Cost | None, ...] = ()
@@ -185,12 +224,15 @@ class Gate:
             longer = None
             if asked is not request:
                 longer = _chat_bound(working, asked, target, on, strict=booking.is_strict)
-            async with _attempt(booking, target, longer):
-                reply = await self._send(working, encoded, target, context)
-                shown = _shown(reply.headers, target)
+                await turn.again(longer.tokens)
+            async with framed(booking, target, longer):
+                sent = marked(encoded.request, context, self.instance_id, turn.span)
+                reply = await send(working.transport, sent, target)
+                shown = shown_headers(reply.headers, target)
                 result = codec.decode(reply, asked, target)
-            cost = _price(target, result.usage, context.received_at)
+            cost = priced(target, result.usage, context.received_at)
             booking.answered(result.usage, cost)
+            turn.used(result.usage, result.model)
             costs = (*costs, cost)
             return result
 
@@ -204,119 +246,252 @@ class Gate:
         if rejected:
             # What the vendor said of the last try alone no longer tells what was consumed.
             result = structs.replace(result, usage=total_usage(usages), wire=None)
-        return Attempted(result=result, usages=usages, costs=costs, dropped=dropped, shown_headers=shown)
+        return Attempted(
+            result=result, usages=usages, costs=costs, dropped=dropped, shown_headers=shown, booking=booking
+        )
 
     async def embed(self, request: EmbeddingRequest, context: CallContext) -> Answer[EmbeddingResult]:
         """Turn texts into vectors."""
+        with Traced(context, "embedding", request.model) as traced:
+            answer = await self._embed(request, traced)
+            traced.span.used(answer.target, answer.usage, answer.result.model)
+            return answer
+
+    async def _embed(self, request: EmbeddingRequest, context: CallContext) -> Answer[EmbeddingResult]:
         working = self._working.enter()
         try:
             admitted = await self._admit_embedding(working, request, context)
-            booking = admitted.booking
 
-            async def attempt(target: Target) -> Attempted[EmbeddingResult]:
-                codec = _embedding_codec(target)
-                encoded = codec.encode(request, target)
-                async with _attempt(booking, target):
-                    reply = await self._send(working, encoded, target, context)
-                    result = codec.decode(reply, request, target)
-                cost = _price(target, result.usage, context.received_at)
-                booking.answered(result.usage, cost)
-                return Attempted(
-                    result=result,
-                    usages=(result.usage,),
-                    costs=(cost,),
-                    dropped=encoded.dropped,
-                    shown_headers=_shown(reply.headers, target),
-                )
+            def calls(booking: Booking) -> Call[Attempted[EmbeddingResult]]:
+                async def attempt(target: Target, turn: Turn) -> Attempted[EmbeddingResult]:
+                    codec = embedding_codec(target)
+                    encoded = codec.encode(request, target)
+                    async with framed(booking, target):
+                        sent = marked(encoded.request, context, self.instance_id, turn.span)
+                        reply = await send(working.transport, sent, target)
+                        result = codec.decode(reply, request, target)
+                    cost = priced(target, result.usage, context.received_at)
+                    booking.answered(result.usage, cost)
+                    turn.used(result.usage, result.model)
+                    return Attempted(
+                        result=result,
+                        usages=(result.usage,),
+                        costs=(cost,),
+                        dropped=encoded.dropped,
+                        shown_headers=shown_headers(reply.headers, target),
+                        booking=booking,
+                    )
 
-            return await _answer(working, admitted, attempt)
+                return attempt
+
+            return await self._answer(working, admitted, calls, context)
         finally:
             working.leave()
 
     async def _admit_embedding(
         self, working: Working, request: EmbeddingRequest, context: CallContext
     ) -> Admitted[EmbeddingRequest]:
+        if working.guards is not None:
+            await working.guards.check_input(request, "embedding", context)
         holds = await self.access.holds(context.caller)
         standing = holds.standing
-        targets = _resolve(working, request.model, "embedding", context, standing)
+        route = _route(working, request, "embedding", context)
+        if standing.allowed_models or standing.excluded:
+            route = allowed_part(route, standing, request.model)
         size = size_of_embedding(request)
         on = context.received_at.date()
         is_strict = standing.is_strict and standing.is_capped
-        bounds = _priced(
-            [
-                bound(target, size, working.rates.of(target.model, on, reads_only=True), strict=is_strict)
-                for target in targets
-            ],
-            standing,
-        )
-        booking = await self.admission.book(context, "embedding", holds, bounds)
-        return Admitted(request=request, targets=tuple(each.target for each in bounds), booking=booking)
+        bounds = [
+            bound(
+                each.target, size, working.rates.of(each.target.model, on, reads_only=True), strict=is_strict
+            )
+            for each in route.candidates
+        ]
+        usable, tried = self._choose(route, bounds, standing, context)
+        booking = await self.admission.book(context, "embedding", holds, usable)
+        return Admitted(request=request, bounds=usable, holds=holds, booking=booking, tried=tried)
 
     async def chat_stream(self, request: ChatRequest, context: CallContext) -> ChatAnswerStream:
         """Begin to answer a chat request as a stream; returns when the first events have arrived."""
         working = self._working.enter()
         async with AsyncExitStack() as stack:
             stack.callback(working.leave)
+            context = stack.enter_context(Traced(context, "chat", request.model))
             admitted = await self._admit_chat(working, request, context)
             stack.callback(admitted.booking.close)
 
-            async def attempt(target: Target) -> ChatAnswerStream:
-                return await self._open_stream(working, admitted, target, context)
+            def calls(booking: Booking) -> Call[ChatAnswerStream]:
+                asking = Asking(working=working, request=admitted.request, booking=booking, context=context)
+                return lambda target, turn: self._open_stream(asking, target, turn)
 
-            try:
-                stream, _, attempts = await try_each(admitted.targets, attempt)
-            except GateError as error:
-                await admitted.booking.settle_failed(error)
-                raise
-            stream.attempts = attempts
+            success = await self._run(working, admitted, calls, context, discard=ChatAnswerStream.close)
+            stream = success.value
+            if stream.booking is not admitted.booking:
+                admitted.booking.lost()
+                stack.callback(stream.booking.close)
+            stream.attempts = success.attempts
+            stream.tried = (*admitted.tried, *success.tried)
+            stack.callback(stream.tell, context.span)
             # From here on the stream gives the state back when it is closed.
             stream.on_close(stack.pop_all())
         return stream
 
-    async def _send(
-        self, working: Working, encoded: Encoded, target: Target, context: CallContext
-    ) -> HttpReply:
-        request = _marked(encoded.request, context, self.instance_id)
-        reply = await working.transport.send(request, target.deployment)
-        if reply.status >= _FIRST_FAILURE_STATUS:
-            raise _failure(reply, target)
-        return reply
+    async def explain(
+        self,
+        name: str,
+        operation: Operation,
+        context: CallContext,
+        *,
+        needs: frozenset[Ability] = frozenset(),
+        fallbacks: Sequence[str] = (),
+    ) -> Explanation:
+        """Say which targets a call by a name would try now, in order, and which not; nothing is called or held.
 
-    async def _open_stream(
-        self, working: Working, admitted: Admitted[ChatRequest], target: Target, context: CallContext
-    ) -> ChatAnswerStream:
-        codec = _chat_codec(target)
-        request, booking = admitted.request, admitted.booking
+        Raises:
+            CallerError: the name leads nowhere, or the caller's plan allows none of it.
+            ProviderUnavailable: everything it leads to is known to be away.
+        """
+        working = self._working
+        standing = await self.access.standing(context.caller)
+        on = context.received_at.date()
+        directory = working.directory_of(context.caller.tenant)
+        route = directory.route(name, operation, on, context.headers, needs=needs, fallbacks=fallbacks)
+        if standing.allowed_models or standing.excluded:
+            route = allowed_part(route, standing, name)
+        reads_only = operation == "embedding"
+        bounds = [
+            bound(
+                each.target,
+                _USUAL,
+                working.rates.of(each.target.model, on, reads_only=reads_only),
+                strict=False,
+            )
+            for each in route.candidates
+        ]
+        return self._chooser.explain(route, _payable(bounds, standing), context.sticky, context.caller)
+
+    def add_provider(self, entry: ProviderEntry, deployment: Deployment) -> None:
+        """Let calls go to a provider of the program's own; it stays over changes of the configuration."""
+        self._own[entry.name] = (entry, deployment)
+        self._working.directory = self._working.directory.with_provider(entry, deployment)
+
+    async def _answer(
+        self,
+        working: Working,
+        admitted: Admitted[Any],
+        calls: Callable[[Booking], Call[Attempted[T]]],
+        context: CallContext,
+    ) -> Answer[T]:
+        started_s = perf_counter()
+
+        def ending(booking: Booking) -> Call[Attempted[T]]:
+            call = calls(booking)
+
+            async def once(target: Target, turn: Turn) -> Attempted[T]:
+                try:
+                    return await call(target, turn)
+                finally:
+                    turn.leave_room()
+
+            return once
+
+        async def discard(late: Attempted[T]) -> None:
+            await late.booking.settle()
+
+        try:
+            success = await self._run(working, admitted, ending, context, discard=discard)
+            upstream_s = perf_counter() - started_s
+            attempted = success.value
+            if attempted.booking is not admitted.booking:
+                admitted.booking.lost()
+            await attempted.booking.settle()
+        finally:
+            admitted.booking.close()
+        costs = attempted.costs
+        return Answer(
+            result=attempted.result,
+            target=success.target,
+            cost=costs[0] if len(costs) == 1 else total_cost(costs),
+            usage=attempted.usages[0] if len(costs) == 1 else total_usage(attempted.usages),
+            attempts=success.attempts + len(costs) - 1,
+            dropped=attempted.dropped,
+            upstream_s=upstream_s,
+            shown_headers=attempted.shown_headers,
+            tried=(*admitted.tried, *success.tried),
+        )
+
+    async def _run(
+        self,
+        working: Working,
+        admitted: Admitted[Any],
+        calls: Callable[[Booking], Call[T]],
+        context: CallContext,
+        *,
+        discard: Callable[[T], Awaitable[None]],
+    ) -> Success[T]:
+        """Make the attempts of a call, and note how they ended; a failed call is settled."""
+        booking, name = admitted.booking, admitted.request.model
+        plan = _plan(working, booking.call.operation, context)
+
+        async def rival(bound: Bound) -> Call[T]:
+            other = await self.admission.book(
+                context, booking.call.operation, admitted.holds, [bound], count=0
+            )
+            return kept(other, calls(other))
+
+        try:
+            if plan.policy.hedge_after_s is None or len(admitted.bounds) == 1:
+                success = await self.attempts.run(admitted.bounds, calls(booking), plan)
+            else:
+                success = await run_hedged(
+                    self.attempts, admitted.bounds, calls(booking), plan, rival=rival, discard=discard
+                )
+        except GateError as error:
+            if isinstance(error, AllAttemptsFailed):
+                self.fleet.note_all_failed(name or DEFAULT, error.message)
+            await booking.settle_failed(error)
+            raise
+        if name in {"", DEFAULT}:
+            self.fleet.current = success.target.provider
+        return success
+
+    async def _open_stream(self, asking: Asking, target: Target, turn: Turn) -> ChatAnswerStream:
+        codec = chat_codec(target)
+        working, booking, context = asking.working, asking.booking, asking.context
+        request = asking.request.at(target.provider)
         schema = request.answer_schema
         form = None if schema is None else StreamedForm(schema, target, self._check)
         encoded = codec.encode(request, target)
-        deadlines = working.deadlines
-        async with _attempt(booking, target), AsyncExitStack() as stack:
+        deadlines = target.deployment.deadlines
+        async with framed(booking, target), AsyncExitStack() as stack:
+            stack.callback(turn.leave_room)
             try:
                 async with asyncio.timeout(deadlines.headers_s):
-                    sent = _marked(encoded.request, context, self.instance_id)
+                    sent = marked(encoded.request, context, self.instance_id, turn.span)
                     reply = await stack.enter_async_context(working.transport.stream(sent, target.deployment))
-                    if reply.status >= _FIRST_FAILURE_STATUS:
+                    if reply.status >= FIRST_FAILURE_STATUS:
                         whole = HttpReply(status=reply.status, headers=reply.headers, body=await reply.read())
-                        raise _failure(whole, target)
+                        raise failure_of(whole, target)
             except TimeoutError:
-                raise _late(target) from None
+                raise late_error(target) from None
             silence = Silence(
-                first_s=deadlines.headers_s,
+                first_s=deadlines.first_event_s,
                 idle_s=deadlines.idle_s,
-                total_s=deadlines.stream_total_s,
+                total_s=_left_s(context, deadlines.stream_total_s),
                 provider=target.provider,
             )
             stack.callback(silence.stop)
             stream = ChatAnswerStream(
                 target=target,
                 dropped=encoded.dropped,
-                shown_headers=_shown(reply.headers, target),
-                price=lambda usage: _price(target, usage, context.received_at),
+                shown_headers=shown_headers(reply.headers, target),
+                price=lambda usage: priced(target, usage, context.received_at),
                 decoder=codec.open_stream(request, target),
                 silence=silence,
                 form=form,
                 booking=booking,
+                turn=turn,
+                guard=_stream_guard(asking, target),
             )
             try:
                 await stream.start(reply)
@@ -329,71 +504,43 @@ class Gate:
         return stream
 
 
-@asynccontextmanager
-async def _attempt(booking: Booking, target: Target, longer: Bound | None = None) -> AsyncIterator[None]:
-    """Frame one exchange with a target: its intent is on disk before, and how it failed is noted after."""
-    await booking.begin(target, longer)
-    try:
-        yield
-    except ProviderError as error:
-        booking.failed(error)
-        raise
+def _stream_guard(asking: Asking, target: Target) -> Callable[[Sequence[str]], Awaitable[None]] | None:
+    guards = asking.working.guards
+    if guards is None or not guards.outputs:
+        return None
+    name, context = asking.request.model, asking.context
+    return lambda texts: guards.check_output(texts, name, "chat", context, target.provider)
 
 
-async def _answer(
-    working: Working,
-    admitted: Admitted[Any],
-    attempt: Callable[[Target], Awaitable[Attempted[T]]],
-) -> Answer[T]:
-    started_s = perf_counter()
-    booking = admitted.booking
-    try:
-        try:
-            with Deadline(working.deadlines.total_s):
-                attempted, target, attempts = await try_each(admitted.targets, attempt)
-        except TimeoutError:
-            raise _late(admitted.targets[-1]) from None
-        except GateError as error:
-            await booking.settle_failed(error)
-            raise
-        upstream_s = perf_counter() - started_s
-        await booking.settle()
-    finally:
-        booking.close()
-    costs = attempted.costs
-    return Answer(
-        result=attempted.result,
-        target=target,
-        cost=costs[0] if len(costs) == 1 else total_cost(costs),
-        usage=attempted.usages[0] if len(costs) == 1 else total_usage(attempted.usages),
-        attempts=attempts + len(costs) - 1,
-        dropped=attempted.dropped,
-        upstream_s=upstream_s,
-        shown_headers=attempted.shown_headers,
+def _plan(working: Working, operation: Operation, context: CallContext) -> Plan:
+    return Plan(
+        operation=operation,
+        policy=context.policy or working.policy,
+        within_s=_left_s(context, working.deadlines.total_s),
+        watch=context.watch,
+        # Whoever brings a policy of its own means just that.
+        is_budgeted=context.policy is None,
+        span=context.span,
     )
 
 
-def _resolve(
-    working: Working, name: str, operation: Operation, context: CallContext, standing: Standing
-) -> tuple[Target, ...]:
-    """Return the targets of a name that the caller may use."""
-    directory = working.directory_of(context.caller.tenant)
-    targets = directory.resolve(name, operation, context.received_at.date(), context.headers)
-    if not standing.allowed_models and not standing.excluded:
-        return targets
-    usable = [target for target in targets if target.provider not in standing.excluded] or targets
-    allowed: list[Target] = []
-    refused: NotAllowed | None = None
-    for target in usable:
-        try:
-            check_model(standing, (target.name, target.model.name, name, *target.model.aliases))
-        except NotAllowed as error:
-            refused = error
-        else:
-            allowed.append(target)
-    if refused is not None and not allowed:
-        raise refused
-    return tuple(allowed)
+def _left_s(context: CallContext, total_s: float) -> float:
+    """Return how long a call may take: as configured, or less where the caller says so."""
+    return total_s if context.timeout_s is None else min(context.timeout_s, total_s)
+
+
+def _route(
+    working: Working, request: ChatRequest | EmbeddingRequest, operation: Operation, context: CallContext
+) -> Route:
+    """Return where a call may go."""
+    return working.directory_of(context.caller.tenant).route(
+        request.model,
+        operation,
+        context.received_at.date(),
+        context.headers,
+        needs=request.needs if isinstance(request, ChatRequest) else frozenset(),
+        fallbacks=request.fallbacks or context.fallbacks,
+    )
 
 
 def _chat_bound(working: Working, request: ChatRequest, target: Target, on: date, *, strict: bool) -> Bound:
@@ -401,54 +548,14 @@ def _chat_bound(working: Working, request: ChatRequest, target: Target, on: date
     return bound(target, size_of_chat(request, target), rates, strict=strict)
 
 
-def _priced(bounds: Sequence[Bound], standing: Standing) -> list[Bound]:
+def _payable(bounds: Sequence[Bound], standing: Standing) -> list[Bound]:
     """Leave out targets without a price where money is limited, as long as there is one with a price."""
     if all(quota.limit.meter != "cost" for quota in standing.quotas):
         return list(bounds)
     return [bound for bound in bounds if bound.cost_nanos is not None] or list(bounds)
 
 
-def _failure(reply: HttpReply, target: Target) -> GateError:
-    if reply.status == _LOOP_STATUS:
-        # Only another gateway says this: the address of the provider leads back to one of them.
-        return LoopDetected(f"the address of provider {target.provider!r} leads back to this gateway")
-    return target.deployment.codecs.decode_error(reply, target)
-
-
-def _shown(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:
-    """Return what the caller is to see of an answer's headers, under our names."""
-    named = target.deployment.spec.reply_headers
-    return {
-        ours: headers[name][:_SHOWN_CHARS]
-        for name, ours in ((vendors.lower(), ours.lower()) for vendors, ours in named.items())
-        if name in headers
-    }
-
-
-def _price(target: Target, usage: Usage | None, at: datetime) -> Cost | None:
-    return cost_of(target.model.prices, usage, at.date())
-
-
-def _marked(request: HttpRequest, context: CallContext, instance_id: str) -> HttpRequest:
-    hops = ",".join((*context.hops, instance_id))
-    return structs.replace(request, headers={**request.headers, HOP_HEADER: hops})
-
-
-def _chat_codec(target: Target) -> ChatCodec:
-    codec = target.deployment.codecs.chat
-    if codec is None:
-        raise InvalidRequest(f"provider {target.provider!r} offers no chat", param="model")
-    return codec
-
-
-def _embedding_codec(target: Target) -> EmbeddingCodec:
-    codec = target.deployment.codecs.embedding
-    if codec is None:
-        raise InvalidRequest(f"provider {target.provider!r} offers no embeddings", param="model")
-    return codec
-
-
-def _check_size(request: ChatRequest, targets: tuple[Target, ...]) -> None:
+def _check_size(request: ChatRequest, targets: Sequence[Target]) -> None:
     wanted = request.max_output_tokens
     for target in targets:
         window = target.model.context_window
@@ -457,7 +564,3 @@ def _check_size(request: ChatRequest, targets: tuple[Target, ...]) -> None:
                 f"max_tokens: {wanted} is more than the context window of {target.name} ({window} tokens)",
                 param="max_tokens",
             )
-
-
-def _late(target: Target) -> ProviderTimeout:
-    return ProviderTimeout(f"provider {target.provider!r} did not answer in time", provider=target.provider)

@@ -42,8 +42,8 @@ class Holds:
     ) -> tuple[Hold, ...]:
         """Return a hold for each quota that counts a call, in the window of an instant.
 
-        `count` is how many calls of its bucket it is, `tokens` and `cost_nanos` are what it may come to. Nothing is
-        held where it comes to nothing.
+        `count` is how many calls of its bucket it is (0 for a second try beside the first), `tokens` and `cost_nanos`
+        are what it may come to. Nothing is held where it comes to nothing.
 
         Raises:
             PriceUnknown: the cost is not known, and money is limited.
@@ -52,7 +52,7 @@ class Holds:
         if prepared is None or not prepared.start_ms <= at_ms < prepared.end_ms:
             prepared = self._prepare(bucket, provider, at_ms)
             self._prepared[bucket, provider] = prepared
-        amounts = {"requests": 1, "calls": count, "tokens": tokens, "cost": cost_nanos, "jobs": 1}
+        amounts = {"requests": min(count, 1), "calls": count, "tokens": tokens, "cost": cost_nanos, "jobs": 1}
         found: list[Hold] = []
         for hold in prepared.holds:
             amount = amounts[hold.meter]

@@ -8,14 +8,27 @@ from datetime import date
 from typing import cast, get_args
 from uuid import NAMESPACE_URL, uuid5
 
-from llm_gate.domain.catalog import Catalog, Model, Operation, ProviderEntry
+from msgspec import Struct, structs
+
+from llm_gate.domain.catalog import Ability, Catalog, Model, Operation, ProviderEntry
 from llm_gate.domain.errors import InvalidRequest, NotFound, ProviderUnavailable
 from llm_gate.domain.offers import Offer, offer_of
 from llm_gate.domain.provider import Deployment, Target
+from llm_gate.engine.choice import Candidate, Group, Left, Route
 from llm_gate.engine.presence import Presence
+
+MAX_NAME_CHARS = 200
+"""How long a model may be called, its provider included."""
 
 DEFAULT = "default"
 """The model name that means: whatever the operator prefers."""
+
+
+_UNNAMED_DEFAULTS = 2
+"""Of providers that the operator did not name, one stands in for the first, and no more."""
+
+# With these, a call goes on with its fallbacks; any other fault is the caller's to mend.
+_PASSING = frozenset({"provider_not_configured", "provider_unavailable"})
 
 
 class Directory:
@@ -48,6 +61,18 @@ class Directory:
         self._named_defaults = named_defaults
         self._canonical = {**{name: name for name in catalog.providers}, **catalog.provider_aliases}
         self._bare = _index_bare(catalog, deployments)
+
+    def with_provider(self, entry: ProviderEntry, deployment: Deployment) -> "Directory":
+        """Return a directory with one provider more, or with this one in the place of another of its name."""
+        catalog = structs.replace(self.catalog, providers={**self.catalog.providers, entry.name: entry})
+        return Directory(
+            catalog=catalog,
+            deployments={**self.deployments, entry.name: (deployment,)},
+            named=self.named,
+            named_defaults=self._named_defaults,
+            hints=self.hints,
+            presence=self.presence,
+        )
 
     def is_enabled(self, provider: str) -> bool:
         """Tell whether a provider can be used now."""
@@ -86,20 +111,60 @@ class Directory:
     def resolve(
         self, name: str, operation: Operation, on: date, headers: Mapping[str, str]
     ) -> tuple[Target, ...]:
-        """Return the targets for a requested name, in the order in which they are to be tried.
+        """Return the targets for a requested name, as they are written; raises what `route` does."""
+        route = self.route(name, operation, on, headers)
+        return tuple(each.target for group in route.groups for each in group.candidates)
+
+    def route(
+        self,
+        name: str,
+        operation: Operation,
+        on: date,
+        headers: Mapping[str, str],
+        *,
+        needs: frozenset[Ability] = frozenset(),
+        fallbacks: Sequence[str] = (),
+    ) -> Route:
+        """Return where a call by a name may go, and what was left out.
 
         `name` is an alias, `provider/model`, `provider/` or a provider's name (its default model), a bare
-        model name, or empty or "default" (the preferred provider's default model).
+        model name, or empty or "default" (the default models of the preferred providers). `fallbacks` are such names,
+        too; those that lead nowhere are left out. Targets that are known to lack what the call needs are left out as
+        long as another has it.
 
         Raises:
             NotFound: nothing of that name can be used.
             ProviderUnavailable: an alias or the default leads to nobody who is there now.
             InvalidRequest: the name is ambiguous, or the model does something else.
         """
+        wanted = _Wanted(operation=operation, on=on, headers=headers)
+        groups: list[Group] = []
+        left: list[Left] = []
+        problem: NotFound | InvalidRequest | ProviderUnavailable | None = None
+        for each in (name, *fallbacks):
+            _check_length(each)
+            try:
+                found, without = self._groups(each, wanted)
+            except (NotFound, InvalidRequest, ProviderUnavailable) as error:
+                if problem is None and each is name and not (fallbacks and error.code in _PASSING):
+                    raise
+                problem = problem or error
+                left.append(Left(name=each, reason=error.message))
+            else:
+                groups += found
+                left += without
+        if not groups:
+            assert problem is not None  # noqa: S101 - a name leads to a group or raises
+            raise problem
+        return _able(Route(groups=_each_once(groups), left=tuple(left)), needs)
+
+    def _groups(self, name: str, wanted: "_Wanted") -> tuple[list[Group], list[Left]]:
         if name in self.catalog.aliases:
-            return self._resolve_alias(name, operation, on, headers)
-        entry, model_name = self._place(name, operation)
-        return self._targets(entry, model_name, operation, on, headers)
+            return self._alias_groups(name, wanted)
+        if name in {"", DEFAULT}:
+            return self._default_groups(wanted)
+        entry, model_name = self._place(name, wanted.operation)
+        return [self._group(entry, model_name, wanted)], []
 
     def describe(self, name: str, on: date) -> Model:
         """Return the model that a name leads to first, whatever it does.
@@ -137,30 +202,35 @@ class Directory:
         ordered = dict.fromkeys([*self._preferred_order, *self.catalog.providers])
         return tuple(sorted(ordered, key=lambda provider: not self.is_enabled(provider)))
 
-    def _resolve_alias(
-        self, name: str, operation: Operation, on: date, headers: Mapping[str, str]
-    ) -> tuple[Target, ...]:
-        targets: list[Target] = []
-        reasons: list[str] = []
-        for target_name in self.catalog.aliases[name]:
+    def _alias_groups(self, name: str, wanted: "_Wanted") -> tuple[list[Group], list[Left]]:
+        alias = self.catalog.aliases[name]
+        groups: list[Group] = []
+        left: list[Left] = []
+        away: str | None = None
+        for each in alias.targets:
             try:
-                entry, model_name = self._place(target_name, operation)
-                targets += self._targets(entry, model_name, operation, on, headers)
+                entry, model_name = self._place(each.target, wanted.operation)
+                group = self._group(entry, model_name, wanted, weight=each.weight)
             except NotFound as error:
-                reasons.append(error.message)
-        present: list[Target] = []
-        for target in targets:
+                left.append(Left(name=each.target, reason=error.message))
+                continue
+            target = group.candidates[0].target
             absence = self._absence(target.provider, target.wire_model)
             if absence is None:
-                present.append(target)
-            elif absence not in reasons:
-                reasons.append(absence)
-        if present:
-            return tuple(present)
-        message = f"no target of alias {name!r} can be used: {'; '.join(reasons)}"
-        if targets:
-            raise ProviderUnavailable(message, provider=targets[0].provider)
-        raise NotFound(message, param="model", code="model_not_found")
+                groups.append(group)
+            else:
+                left.append(Left(name=each.target, reason=absence))
+                away = target.provider
+        if not groups:
+            reasons = "; ".join(dict.fromkeys(each.reason for each in left))
+            message = f"no target of alias {name!r} can be used: {reasons}"
+            if away is not None:
+                raise ProviderUnavailable(message, provider=away)
+            raise NotFound(message, param="model", code="model_not_found")
+        if alias.strategy != "ordered":
+            candidates = tuple(each for group in groups for each in group.candidates)
+            groups = [Group(strategy=alias.strategy, candidates=candidates, sticky=alias.sticky)]
+        return groups, left
 
     def _absence(self, provider: str, wire_model: str) -> str | None:
         """Say why a model is known not to be there now; None where nothing is known against it."""
@@ -172,8 +242,6 @@ class Directory:
         return None
 
     def _place(self, name: str, operation: Operation) -> tuple[ProviderEntry, str]:
-        if name in {"", DEFAULT}:
-            return self._preferred(operation)
         head, slash, rest = name.partition("/")
         provider = self._canonical.get(head)
         if provider is not None and (slash or name not in self._bare) and provider in self.deployments:
@@ -204,24 +272,34 @@ class Directory:
             holders = (named[0],)
         return self.catalog.providers[holders[0]]
 
-    def _preferred(self, operation: Operation) -> tuple[ProviderEntry, str]:
+    def _default_groups(self, wanted: "_Wanted") -> tuple[list[Group], list[Left]]:
+        """Return the default models of those whom the operator named, or else of the first ones by rank."""
         away: dict[str, str] = {}
-        for provider in self._preferred_order:
+        found: list[tuple[ProviderEntry, str]] = []
+        chosen = [provider for provider in self.named if provider in self.deployments]
+        for provider in chosen or self._preferred_order:
             entry = self.catalog.providers[provider]
-            model = self._named_default(entry, operation)
+            model = self._named_default(entry, wanted.operation)
             if provider not in self.deployments or model is None:
                 continue
             listed = entry.models.get(model)
             absence = self._absence(provider, model if listed is None else _wire_name(listed))
             if absence is not None:
                 away[provider] = absence
-            elif not (away and entry.spec.synthetic and provider not in self.named):
+            elif not ((away or found) and entry.spec.synthetic and provider not in self.named):
                 # Made-up answers never stand in by themselves for those of somebody who is away.
-                return entry, model
-        if away:
+                found.append((entry, model))
+        if not found and away:
             message = f"nobody is there to answer: {'; '.join(away.values())}"
             raise ProviderUnavailable(message, provider=next(iter(away)))
-        raise NotFound(f"no configured provider has a default model for {operation}", param="model")
+        if not found:
+            raise NotFound(
+                f"no configured provider has a default model for {wanted.operation}", param="model"
+            )
+        if not chosen:
+            found = found[:_UNNAMED_DEFAULTS]
+        left = [Left(name=provider, reason=reason) for provider, reason in away.items()]
+        return [self._group(entry, model, wanted) for entry, model in found], left
 
     def _default_model(self, entry: ProviderEntry, operation: Operation) -> str:
         model = self._named_default(entry, operation)
@@ -236,29 +314,98 @@ class Directory:
             return self._named_defaults[entry.name]
         return entry.spec.defaults.get(operation)
 
-    def _targets(
-        self,
-        entry: ProviderEntry,
-        model_name: str,
-        operation: Operation,
-        on: date,
-        headers: Mapping[str, str],
-    ) -> tuple[Target, ...]:
-        model = _current(entry, model_name, operation, on)
-        if model.listed and operation not in model.operations:
+    def _group(self, entry: ProviderEntry, model_name: str, wanted: "_Wanted", *, weight: int = 1) -> Group:
+        """Return one model at every place of a provider that has it."""
+        model = _current(entry, model_name, wanted.operation, wanted.on)
+        if model.listed and wanted.operation not in model.operations:
             raise InvalidRequest(
-                f"model {entry.name}/{model.name} does {', '.join(model.operations)}, not {operation}",
+                f"model {entry.name}/{model.name} does {', '.join(model.operations)}, not {wanted.operation}",
                 param="model",
                 code="model_not_suitable",
             )
         control_header = entry.spec.control_header
-        control = headers.get(control_header) if control_header is not None else None
+        control = wanted.headers.get(control_header) if control_header is not None else None
         places = self.deployments[entry.name]
         if model.region is not None:
             places = tuple(place for place in places if place.region == model.region)
             if not places:
                 raise NotFound(f"region {model.region!r} of provider {entry.name!r} is not configured")
-        return tuple(Target(deployment=place, model=model, control=control) for place in places)
+        having = tuple(place for place in places if not place.models or model.name in place.models)
+        if not having:
+            raise NotFound(
+                f"no deployment of provider {entry.name!r} has model {model.name!r}",
+                param="model",
+                code="model_not_found",
+            )
+        return Group(
+            strategy=entry.spec.strategy,
+            candidates=tuple(
+                Candidate(
+                    target=Target(deployment=place, model=model, control=control),
+                    weight=weight * place.weight,
+                )
+                for place in having
+            ),
+        )
+
+
+class _Wanted(Struct, frozen=True, kw_only=True):
+    """What a call is to do, when, and with which headers."""
+
+    operation: Operation
+    on: date
+    headers: Mapping[str, str]
+
+
+def _check_length(name: str) -> None:
+    """Refuse what is no name: it would stand in every record, and in keys of the store that must not be long."""
+    if len(name) > MAX_NAME_CHARS:
+        raise InvalidRequest(
+            f"model: a name has at most {MAX_NAME_CHARS} characters, not {len(name)}", param="model"
+        )
+
+
+def _each_once(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Leave out targets that stand further ahead already."""
+    if len(groups) == 1:
+        return tuple(groups)
+    seen: set[tuple[str, str, str]] = set()
+    kept: list[Group] = []
+    for group in groups:
+        fresh: list[Candidate] = []
+        for each in group.candidates:
+            target = each.target
+            name = (target.provider, target.deployment.key or target.deployment.base_url, target.wire_model)
+            if name not in seen:
+                seen.add(name)
+                fresh.append(each)
+        if fresh:
+            kept.append(structs.replace(group, candidates=tuple(fresh)))
+    return tuple(kept)
+
+
+def _able(route: Route, needs: frozenset[Ability]) -> Route:
+    """Leave out what is known to lack an ability, unless nothing would be left: the catalog may be behind."""
+    if not needs or len(route.candidates) == 1:
+        return route
+    lacking = {
+        id(each): needs - each.target.model.abilities
+        for each in route.candidates
+        # Of a model without any abilities nobody has said what it can do.
+        if each.target.model.abilities and not needs <= each.target.model.abilities
+    }
+    if not lacking or len(lacking) == len(route.candidates):
+        return route
+    groups = [
+        structs.replace(group, candidates=tuple(each for each in group.candidates if id(each) not in lacking))
+        for group in route.groups
+    ]
+    left = [
+        Left(name=each.target.name, reason=f"it is not known to do {', '.join(sorted(lacking[id(each)]))}")
+        for each in route.candidates
+        if id(each) in lacking
+    ]
+    return Route(groups=tuple(group for group in groups if group.candidates), left=(*route.left, *left))
 
 
 def _current(entry: ProviderEntry, name: str, operation: Operation, on: date) -> Model:

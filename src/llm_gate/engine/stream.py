@@ -7,12 +7,13 @@ one cancels that wait and turns it into a ProviderTimeout.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from msgspec import structs
 
+from llm_gate.domain.conditions import Tried
 from llm_gate.domain.errors import ProviderError, ProviderTimeout
 from llm_gate.domain.estimates import BYTES_PER_TOKEN
 from llm_gate.domain.events import (
@@ -31,9 +32,12 @@ from llm_gate.domain.ports import StreamReply
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import ChatStream, Target
 from llm_gate.domain.results import FinishReason
+from llm_gate.domain.tracing import Span
 from llm_gate.domain.usage import Usage
 from llm_gate.engine.admission import Booking
 from llm_gate.engine.attempts import hide_secret, log_failure
+from llm_gate.engine.fleet import Turn
+from llm_gate.engine.guards import StreamedTexts
 from llm_gate.engine.structured import StreamedForm
 
 T = TypeVar("T")
@@ -98,12 +102,12 @@ class Silence:
 class ChatAnswerStream:
     """A chat answer whose first events have arrived. Iterate `batches` once, and `close` in any case.
 
-    `usage`, `finish_reason` and `is_complete` are filled while the stream runs. `attempts` counts the targets
-    that were tried; `dropped` names the hints that could not be carried over; `shown_headers` are those of the
-    provider's answer that the caller is to see, under our names.
+    `usage`, `finish_reason` and `is_complete` are filled while the stream runs. `attempts` counts the attempts that
+    were made, `tried` holds what failed before; `dropped` names the hints that could not be carried over;
+    `shown_headers` are those of the provider's answer that the caller is to see, under our names.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one stream is made of
         self,
         *,
         target: Target,
@@ -113,19 +117,27 @@ class ChatAnswerStream:
         silence: Silence,
         shown_headers: Mapping[str, str],
         booking: Booking,
+        turn: Turn,
         form: StreamedForm | None = None,
+        guard: Callable[[Sequence[str]], Awaitable[None]] | None = None,
     ) -> None:
         self.target = target
         self.dropped = dropped
         self.shown_headers = shown_headers
         self.price = price
         self.attempts = 1
+        self.tried: tuple[Tried, ...] = ()
         self.usage: Usage | None = None
         self.finish_reason: FinishReason | None = None
+        self.model: str | None = None
+        self.error_code: str | None = None
         self.is_complete = False
         self._decoder = decoder
         self._form = form
-        self._booking = booking
+        self.booking = booking
+        self._turn = turn
+        self._guard = guard
+        self._texts = None if guard is None else StreamedTexts()
         self._delivered_bytes = 0
         self._delivered_events = 0
         self._resources = AsyncExitStack()
@@ -162,22 +174,28 @@ class ChatAnswerStream:
                     at = next(index for index, event in enumerate(batch) if isinstance(event, Ended))
                     if at:
                         yield batch[:at]
-                    self._booking.answered(self.usage, self.cost)
-                    await self._booking.settle()
+                    self._turn.used(self.usage, self.model)
+                    self.booking.answered(self.usage, self.cost)
+                    await self.booking.settle()
                     batch = batch[at:]
+                    if self._guard is not None and self._texts is not None:
+                        # It is paid, whatever they think of it; without its end nobody takes it for complete.
+                        await self._guard(self._texts.texts())
                 yield batch
                 batch = await self._next()
         except ProviderError as error:
             hide_secret(error, self.target)
+            self.error_code = error.code
+            self._turn.failed(error)
             log_failure(error, self.target)
             counted = self._counted()
-            self._booking.failed(error, counted, self.price(counted))
-            await self._booking.settle_failed(error)
+            self.booking.failed(error, counted, self.price(counted))
+            await self.booking.settle_failed(error)
             raise
 
     def _counted(self) -> Usage:
         """Return what was used so far: as the provider said, and at least what was delivered."""
-        said = self.usage or Usage(input_tokens=self._booking.likely_input_tokens)
+        said = self.usage or Usage(input_tokens=self.booking.likely_input_tokens)
         delivered = max(self._delivered_events, -(-self._delivered_bytes // BYTES_PER_TOKEN))
         return structs.replace(said, output_tokens=max(said.output_tokens, delivered), source="estimated")
 
@@ -195,6 +213,8 @@ class ChatAnswerStream:
                     raise
                 self._failure, events = error, error.preceding
             if events:
+                if self._texts is not None:
+                    self._texts.note(events)
                 if self._note(events):
                     self._silence.touch()
                 if self._form is not None:
@@ -231,14 +251,23 @@ class ChatAnswerStream:
                 self.finish_reason = event.reason
             elif isinstance(event, Ended):
                 self.is_complete = True
+            elif isinstance(event, Started):
+                self.model = event.model
         return has_content
+
+    def tell(self, span: Span) -> None:
+        """Tell the call's span what the stream came to."""
+        span.used(self.target, self.usage, self.model)
+        if not self.is_complete:
+            span.failed(self.error_code or "left")
 
     async def close(self) -> None:
         """Stop the provider if it still sends, and give everything back."""
         self._silence.stop()
         if not self.is_complete:
+            self._turn.span.failed("left")
             counted = self._counted()
-            self._booking.left(counted, self.price(counted))
+            self.booking.left(counted, self.price(counted))
         if self._pieces is not None:
             await self._pieces.aclose()
         await self._resources.aclose()

@@ -3,25 +3,12 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
-
+from llm_gate.domain.policy import GATEWAY, AttemptPolicy, Deadlines
 from llm_gate.domain.ports import Transport
 from llm_gate.domain.secret import Secret
 from llm_gate.engine.estimate import Rates
+from llm_gate.engine.guards import Guards
 from llm_gate.engine.resolve import Directory
-
-
-class Deadlines(Struct, frozen=True, kw_only=True):
-    """How long things may take, in seconds.
-
-    `headers_s` bounds a stream's head, and then its first event; `idle_s` runs between its content events,
-    `total_s` over a unary call and `stream_total_s` over a stream.
-    """
-
-    headers_s: float = 300.0
-    idle_s: float = 300.0
-    total_s: float = 600.0
-    stream_total_s: float = 14_400.0
 
 
 class TenantDirectories:
@@ -59,11 +46,15 @@ class Working:
         transport: Transport,
         deadlines: Deadlines,
         tenants: TenantDirectories,
+        policy: AttemptPolicy = GATEWAY,
+        guards: Guards | None = None,
     ) -> None:
         self.directory = directory
         self.tenants = tenants
         self.transport = transport
         self.deadlines = deadlines
+        self.policy = policy
+        self.guards = guards
         self.rates = Rates()
         self._calls = 0
         self._is_retired = False

@@ -10,12 +10,22 @@ from typing import Any
 from msgspec import Struct
 
 from llm_gate.domain.access import ANYONE
-from llm_gate.domain.errors import GateError, GateFault, NotAllowed, NotAuthenticated
+from llm_gate.domain.errors import (
+    GateError,
+    GateFault,
+    NotAllowed,
+    NotAuthenticated,
+    Overloaded,
+    ShuttingDown,
+)
+from llm_gate.domain.tracing import NoTracer, Tracer
 from llm_gate.engine.access import Access
 from llm_gate.http.cors import is_preflight, preflight_headers, sharing_headers
 from llm_gate.http.exchange import ClientGone, Exchange, Receive, Reply, Scope, Send, require_json
 from llm_gate.http.failures import failure_of
 from llm_gate.http.guard import Guard
+from llm_gate.http.metrics import UNROUTED, EdgeMeters, count_call
+from llm_gate.http.overload import Traffic
 from llm_gate.http.routes import Endpoint, Route, Router, Surface, SurfaceRow
 
 Hook = Callable[[], Awaitable[None]]
@@ -25,15 +35,21 @@ KEY_HEADER = "idempotency-key"
 _logger = logging.getLogger("llm_gate.http")
 _CLIENT_GONE_STATUS = 499
 _WATCH_AFTER_S = 0.05
+# What is told to callers as a matter of course is no fault to look into.
+_EXPECTED = (Overloaded, ShuttingDown)
 
 
 class EdgeRules(Struct, frozen=True, kw_only=True):
-    """What the configuration says about every request; a reload swaps all of it at once."""
+    """What the configuration says about every request; a reload swaps all of it at once.
+
+    `max_in_flight` is how many model calls may be under way at a time, None for any number.
+    """
 
     guard: Guard
     control_headers: tuple[str, ...]
     shown_headers: tuple[str, ...]
     max_body_bytes: int
+    max_in_flight: int | None = None
     log_prompts: bool
     log_access: Callable[[Mapping[str, Any]], None]
 
@@ -41,10 +57,11 @@ class EdgeRules(Struct, frozen=True, kw_only=True):
 class Application:
     """The gateway as an ASGI application. `on_start` and `on_stop` run inside its event loop.
 
-    `serve_keyed` runs the endpoint of a request that costs money and carries an idempotency key.
+    `serve_keyed` runs the endpoint of a request that costs money and carries an idempotency key; `traffic` counts the
+    model calls under way, `meters` what was served, and `tracer` makes traces of it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the edge is made of
         self,
         *,
         router: Router,
@@ -54,14 +71,20 @@ class Application:
         on_start: Hook,
         on_stop: Hook,
         serve_keyed: Keyed | None = None,
+        traffic: Traffic | None = None,
+        meters: EdgeMeters | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.router = router
         self.rules = rules
+        self.traffic = traffic or Traffic()
         self._access = access
         self._surfaces = tuple(surfaces)
         self._on_start = on_start
         self._on_stop = on_stop
         self._serve_keyed = serve_keyed
+        self._meters = meters
+        self._tracer = tracer or NoTracer()
         # Unique over processes and restarts, without asking the system for chance at every request.
         self._id_prefix = token_hex(8)
         self._serial = count()
@@ -79,6 +102,7 @@ class Application:
                 fresh_id=f"req_{self._id_prefix}{next(self._serial):016x}",
                 max_body_bytes=rules.max_body_bytes,
                 log_prompts=rules.log_prompts,
+                is_leaving=self._is_leaving,
             )
             await self._serve(exchange, rules)
         else:
@@ -102,6 +126,8 @@ class Application:
 
     async def _serve(self, exchange: Exchange, rules: EdgeRules) -> None:
         surface = self._surface_of(exchange)
+        exchange.span = self._tracer.request(exchange.method, exchange.headers)
+        route: Route | None = None
         origin = exchange.headers.get("origin")
         try:
             if origin is not None:
@@ -118,14 +144,10 @@ class Application:
                 await self._identify(exchange, route)
             if route.reads_json:
                 require_json(exchange)
-            if (
-                route.operation is not None
-                and KEY_HEADER in exchange.headers
-                and self._serve_keyed is not None
-            ):
-                await self._serve_keyed(exchange, route.endpoint)
-            else:
+            if route.operation is None:
                 await route.endpoint(exchange)
+            else:
+                await self._call(exchange, route, rules)
         except GateError as error:
             await self._fail(exchange, surface, error)
         except ClientGone:
@@ -136,7 +158,46 @@ class Application:
                 exchange, surface, GateFault("the gateway failed; the request id leads to its log")
             )
         finally:
-            _log(exchange, rules)
+            self._end(exchange, route, rules)
+
+    def _end(self, exchange: Exchange, route: Route | None, rules: EdgeRules) -> None:
+        """Log the request, count it, and end its span."""
+        _log(exchange, rules)
+        path = None if route is None else route.path
+        status = exchange.log.get("status", _CLIENT_GONE_STATUS)
+        exchange.span.end(route=path, status=status)
+        if self._meters is not None:
+            self._meters.request(path or UNROUTED, exchange.method, status, exchange.elapsed_s)
+            if route is not None and route.operation is not None:
+                count_call(self._meters, route.operation, exchange)
+
+    async def _call(self, exchange: Exchange, route: Route, rules: EdgeRules) -> None:
+        """Run the endpoint of a model call, if there is room for one more.
+
+        Raises:
+            Overloaded: there is none.
+            ShuttingDown: the gateway is about to end, or ended the call.
+        """
+        traffic = self.traffic
+        try:
+            task = traffic.enter(rules.max_in_flight)
+        except Overloaded:
+            exchange.leave_body()
+            raise
+        try:
+            if KEY_HEADER in exchange.headers and self._serve_keyed is not None:
+                await self._serve_keyed(exchange, route.endpoint)
+            else:
+                await route.endpoint(exchange)
+        except asyncio.CancelledError:
+            if traffic.was_ended(task):
+                raise ShuttingDown("the gateway is being stopped, and ended the call") from None
+            raise
+        finally:
+            traffic.leave(task)
+
+    def _is_leaving(self) -> bool:
+        return self.traffic.is_shut
 
     async def _identify(self, exchange: Exchange, route: Route) -> None:
         """Find out who calls, and whether they may use a route.
@@ -165,7 +226,7 @@ class Application:
         failure = failure_of(error, request_id=exchange.request_id)
         exchange.id_header = surface.id_header
         exchange.log |= {"error_code": failure.code}
-        if isinstance(error, GateFault):
+        if isinstance(error, GateFault) and not isinstance(error, _EXPECTED):
             _logger.error("gateway fault", extra={"request_id": exchange.request_id, "error": error.message})
         if exchange.is_answered:
             write = exchange.write_stream_error or surface.stream_error

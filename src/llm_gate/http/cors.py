@@ -16,6 +16,11 @@ _ALLOWED = (
     "x-correlation-id",
     "x-request-id",
     "x-user-id",
+    "x-llm-gate-fallbacks",
+    "x-llm-gate-quote",
+    "x-llm-gate-repair",
+    "x-llm-gate-sticky",
+    "x-llm-gate-timeout-ms",
 )
 # Official clients describe themselves in headers of this family, and add to it.
 _CLIENT_HEADER = re.compile(r"x-stainless-[a-z0-9-]+")
@@ -23,6 +28,7 @@ _EXPOSED = (
     "x-llm-gate-provider",
     "x-llm-gate-model",
     "x-llm-gate-attempts",
+    "x-llm-gate-tried",
     "x-llm-gate-cost-usd",
     "x-llm-gate-dropped",
     "x-llm-gate-synthetic",

@@ -12,6 +12,7 @@ from llm_gate.domain.access import ANYONE, LOCAL_APPLICATION, CallContext, Calle
 from llm_gate.domain.errors import InvalidRequest, NotAllowed, RequestTimedOut, TooLarge, UnsupportedMedia
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
+from llm_gate.domain.tracing import NO_SPAN, Span
 from llm_gate.domain.usage import Usage
 from llm_gate.engine.deadline import Deadline
 from llm_gate.http.failures import Failure
@@ -31,6 +32,12 @@ MAX_LOGGED_BYTES = 16_384
 
 _MAX_ID_CHARS = 128
 _MAX_NAME_CHARS = 256
+_MAX_STICKY_CHARS = 128
+_MAX_FALLBACKS = 8
+_MAX_TIMEOUT_MS = 604_800_000
+TIMEOUT_HEADER = "x-llm-gate-timeout-ms"
+FALLBACKS_HEADER = "x-llm-gate-fallbacks"
+STICKY_HEADER = "x-llm-gate-sticky"
 
 
 class ClientGone(Exception):
@@ -47,7 +54,10 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """One request on its way through the edge; `fresh_id` names it where the caller did not."""
+    """One request on its way through the edge; `fresh_id` names it where the caller did not.
+
+    `is_leaving` tells whether the process is about to end, so that no connection should be used again.
+    """
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class Exchange:
         fresh_id: str,
         max_body_bytes: int,
         log_prompts: bool,
+        is_leaving: Callable[[], bool] | None = None,
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -78,6 +89,7 @@ class Exchange:
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}
         self.is_answered = False
+        self.span: Span = NO_SPAN
         # Set where the work goes on without its caller, since what comes of it can be asked for again.
         self.outlives_caller = False
         self.sharing_headers: Sequence[tuple[bytes, bytes]] = ()
@@ -87,6 +99,8 @@ class Exchange:
         self._send = send
         self._max_body_bytes = max_body_bytes
         self._log_prompts = log_prompts
+        self._is_leaving = is_leaving
+        self._drops_body = False
         self._body_read = self.method in {"GET", "HEAD"}
         self._peeked: bytes | None = None
 
@@ -144,6 +158,15 @@ class Exchange:
         self._peeked = await self.body()
         return self._peeked
 
+    def leave_body(self) -> None:
+        """Answer without having read the body: the server drops it as it comes, if it is known to have an end.
+
+        Then the connection can be used again. Who waits for a word before it sends the body may never send it.
+        """
+        length = self.headers.get("content-length", "")
+        is_bounded = length.isdigit() and int(length) <= self._max_body_bytes
+        self._drops_body = is_bounded and "expect" not in self.headers
+
     def tap(self, note: Callable[[Message], None]) -> None:
         """Show every message of the answer to someone before it is sent."""
         send = self._send
@@ -170,18 +193,26 @@ class Exchange:
 
         Raises:
             NotAllowed: another application or user is named than the key is for.
-            InvalidRequest: the user's id is too long, or no plain text.
+            InvalidRequest: the user's id is too long or no plain text, or a header of the call's own is malformed.
         """
-        hops = self.headers.get("x-llm-gate-hop", "")
+        headers = self.headers
+        hops = headers.get("x-llm-gate-hop", "")
+        timeout = headers.get(TIMEOUT_HEADER)
+        fallbacks = headers.get(FALLBACKS_HEADER)
+        sticky = headers.get(STICKY_HEADER)
         return CallContext(
             request_id=self.request_id,
             caller=self.caller(user=user),
             received_at=self.received_at,
-            headers=self.headers,
+            headers=headers,
             correlation_id=self.correlation_id,
+            timeout_s=None if timeout is None else _timeout_s(timeout),
             hops=tuple(filter(None, (hop.strip() for hop in hops.split(",")))) if hops else (),
             endpoint=self.path,
-            quote_id=self.headers.get("x-llm-gate-quote"),
+            quote_id=headers.get("x-llm-gate-quote"),
+            fallbacks=() if fallbacks is None else _fallbacks(fallbacks),
+            sticky=None if sticky is None else _sticky(sticky),
+            span=self.span,
         )
 
     def caller(self, *, user: str | None = None) -> Caller:
@@ -221,7 +252,7 @@ class Exchange:
         """Send a complete answer."""
         headers = self._head(reply.content_type, reply.headers)
         headers.append((b"content-length", str(len(reply.body)).encode()))
-        if not self._body_read:
+        if not self._body_read and not self._drops_body and not self._leaves():
             # What the caller may still be sending is not read: the connection cannot be used again.
             headers.append((b"connection", b"close"))
         self.is_answered = True
@@ -233,7 +264,8 @@ class Exchange:
     async def reply_empty(self, headers: Mapping[str, str]) -> None:
         """Send a 204, which has neither a body nor a type of one."""
         head = self._head(None, headers)
-        if not self._body_read and self.headers.keys() & {"content-length", "transfer-encoding"}:
+        has_body = self.headers.keys() & {"content-length", "transfer-encoding"}
+        if not self._body_read and has_body and not self._leaves():
             head.append((b"connection", b"close"))
         self.is_answered = True
         self.log["status"] = 204
@@ -263,12 +295,17 @@ class Exchange:
         ]
         if content_type is not None:
             headers.append((b"content-type", content_type.encode()))
+        if self._leaves():
+            headers.append((b"connection", b"close"))
         if self.id_header is not None:
             headers.append((self.id_header.encode(), self.request_id.encode()))
         if self.correlation_id is not None:
             headers.append((b"x-correlation-id", self.correlation_id.encode()))
         headers += [(name.encode(), printable(value).encode()) for name, value in extra.items()]
         return headers
+
+    def _leaves(self) -> bool:
+        return self._is_leaving is not None and self._is_leaving()
 
     @property
     def elapsed_s(self) -> float:
@@ -294,6 +331,39 @@ def require_json(exchange: Exchange) -> None:
     given = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != JSON:
         raise UnsupportedMedia(f"the content type must be {JSON}, not {given or 'absent'!r}")
+
+
+def _timeout_s(text: str) -> float:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:_MAX_ID_CHARS]) <= _MAX_TIMEOUT_MS:
+        raise InvalidRequest(
+            f"{TIMEOUT_HEADER}: must be a number of milliseconds from 1 to {_MAX_TIMEOUT_MS}",
+            param=TIMEOUT_HEADER,
+        )
+    return int(text) / 1000
+
+
+def _fallbacks(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (_as_text(text) or "").split(","))
+    if len(names) > _MAX_FALLBACKS or not all(_is_name(name, _MAX_NAME_CHARS) for name in names):
+        raise InvalidRequest(
+            f"{FALLBACKS_HEADER}: must be 1 to {_MAX_FALLBACKS} names with commas between them",
+            param=FALLBACKS_HEADER,
+        )
+    return names
+
+
+def _sticky(text: str) -> str:
+    value = _as_text(text) or ""
+    if not _is_name(value, _MAX_STICKY_CHARS):
+        raise InvalidRequest(
+            f"{STICKY_HEADER}: must be printable text of at most {_MAX_STICKY_CHARS} characters",
+            param=STICKY_HEADER,
+        )
+    return value
+
+
+def _is_name(text: str, most_chars: int) -> bool:
+    return 0 < len(text) <= most_chars and text.isprintable()
 
 
 def _repeated(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from llm_gate.domain.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     ProviderAuthFailed,
     ProviderError,
     ProviderModelGone,
@@ -34,6 +35,7 @@ from llm_gate.domain.errors import (
     QuotaExceeded,
     QuotaFacts,
     RequestTimedOut,
+    ShuttingDown,
     StoreUnavailable,
     TooLarge,
     TooManyFailures,
@@ -68,6 +70,8 @@ STATUS: Mapping[type[GateError], int] = {
     ProviderError: 502,
     AllAttemptsFailed: 502,
     StoreUnavailable: 503,
+    Overloaded: 503,
+    ShuttingDown: 503,
     GateFault: 500,
     GateError: 500,
 }
@@ -76,7 +80,7 @@ STATUS: Mapping[type[GateError], int] = {
 _TIME_HEALS = (ProviderRateLimited, ProviderQuotaExhausted)
 # No waiting changes these: a client that retries by itself should not.
 _NO_RETRY = (AnswerLost, ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
-_WITH_WAIT = (ProviderError, QuotaExceeded, StoreUnavailable, TooManyFailures)
+_WITH_WAIT = (ProviderError, QuotaExceeded, StoreUnavailable, Overloaded, ShuttingDown, TooManyFailures)
 _MAX_RETRY_AFTER_S = 86_400
 _NOT_INCLUDED = 403
 # A client that retries by itself does well to wait this long, and no longer.

@@ -22,7 +22,10 @@ _ONCE = frozenset(
         "origin",
         "x-api-key",
         "x-client-id",
+        "x-llm-gate-fallbacks",
         "x-llm-gate-quote",
+        "x-llm-gate-sticky",
+        "x-llm-gate-timeout-ms",
         "x-user-id",
     }
 )

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from llm_gate.engine.gate import Gate
 from llm_gate.http.exchange import Exchange, Reply
+from llm_gate.http.overload import Traffic
 from llm_gate.http.routes import Route, Surface
 
 _HEALTHY = b'{"status":"Healthy"}'
@@ -22,6 +23,7 @@ class HealthRoutes(Struct, frozen=True, kw_only=True):
     """The endpoints probes call."""
 
     gate: Gate
+    traffic: Traffic
     surface: Surface
     api_path: str
 
@@ -30,8 +32,12 @@ class HealthRoutes(Struct, frozen=True, kw_only=True):
         await exchange.reply(Reply(body=_HEALTHY))
 
     async def readyz(self, exchange: Exchange) -> None:
-        """Say whether calls can be answered: a provider can be used, and the ledger can let them in."""
-        ready = bool(self.gate.directory.deployments) and not self.gate.admission.ledger.is_away
+        """Say whether calls can be answered: a provider can be used, and the ledger and the gateway let them in."""
+        ready = (
+            bool(self.gate.directory.deployments)
+            and not self.gate.admission.ledger.is_away
+            and not self.traffic.is_shut
+        )
         await exchange.reply(Reply(status=200 if ready else 503, body=_READY if ready else _NOT_READY))
 
     def routes(self) -> list[Route]:

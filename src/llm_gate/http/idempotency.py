@@ -54,6 +54,7 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 _PURGE_PAUSE_S, _PURGE_EVERY_S = 0.05, 600.0
 _MAX_ENDS = 64
 _CLOSE_S = 5.0
+_PATIENCE_S = 600.0
 
 _logger = logging.getLogger("llm_gate.idempotency")
 
@@ -111,7 +112,7 @@ class Repeats:
                 made_ms=self._now_ms(),
             )
 
-        held = await self._turn(exchange, claim, patience_s=context.deadline_s)
+        held = await self._turn(exchange, claim, patience_s=context.timeout_s or _PATIENCE_S)
         if isinstance(held, Stored):
             await _replay(exchange, held.answer)
         else:

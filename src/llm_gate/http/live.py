@@ -57,16 +57,17 @@ class LiveConfiguration:
     def reload(self) -> bool:
         """Read, check, build and swap; return whether there is a new state now."""
         try:
-            settings = self._source.read()
+            read = self._source.read()
+            # What a place may be given hangs on the processes and the stores that are really there.
+            settings = _as_started(self._settings, read)
             with placed_faults(settings):
                 working = load_working(settings)
         except GateFault as fault:
             self._refuse(fault.message)
             return False
-        fixed = _needs_restart(self._settings, settings)
+        fixed = _needs_restart(self._settings, read)
         if fixed:
             _logger.warning("a restart is needed for some settings", extra={"error": ", ".join(fixed)})
-        settings = _as_started(self._settings, settings)
         self._apply(settings, working)
         self._settings = settings
         _logger.info("the configuration was taken over")

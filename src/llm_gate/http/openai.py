@@ -20,7 +20,8 @@ from llm_gate.dialects.usage_info import usage_info
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.money import format_usd
 from llm_gate.domain.requests import ChatRequest
-from llm_gate.engine.gate import Answer, Gate
+from llm_gate.engine.answer import Answer
+from llm_gate.engine.gate import Gate
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.engine.structured import MAX_REPAIRS
 from llm_gate.http.app import watched
@@ -192,7 +193,11 @@ async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> N
     )
     headers: dict[str, str] = dict(
         answer_headers(
-            answer.target, attempts=answer.attempts, dropped=answer.dropped, shown=answer.shown_headers
+            answer.target,
+            attempts=answer.attempts,
+            tried=answer.tried,
+            dropped=answer.dropped,
+            shown=answer.shown_headers,
         )
     )
     if cost is not None:

@@ -14,56 +14,70 @@ from uuid import uuid4
 import msgspec
 import uvicorn
 from msgspec import Struct
-from uvicorn.supervisors import Multiprocess
 
 from llm_gate.bootstrap import Gateway, Stores, build, is_loopback, now_ms
+from llm_gate.bootstrap.meters import listed_models, open_metrics
 from llm_gate.configuration import Source
 from llm_gate.domain.errors import GateFault
+from llm_gate.domain.tracing import NoTracer, Tracer
 from llm_gate.engine.quotes import Quoting
 from llm_gate.engine.working import Working
 from llm_gate.http.admin import AdminRoutes, AdminSurface
 from llm_gate.http.anthropic import VERSION_HEADER, AnthropicRoutes, AnthropicSurface
 from llm_gate.http.app import Application, EdgeRules
 from llm_gate.http.banner import banner
+from llm_gate.http.draining import SERVER_GRACE_S, Draining, Workers
 from llm_gate.http.guard import make_guard
 from llm_gate.http.health import HealthRoutes
 from llm_gate.http.idempotency import Repeats
 from llm_gate.http.live import LiveConfiguration
+from llm_gate.http.metrics import MetricsRoutes
 from llm_gate.http.native import NativeRoutes, NativeSurface
 from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
 from llm_gate.http.openai_completions import CompletionsRoutes
 from llm_gate.http.openai_responses import ResponsesRoutes
 from llm_gate.http.openapi import DocumentationRoutes, openapi_document
+from llm_gate.http.overload import Traffic
 from llm_gate.http.quotes import QuoteRoutes
 from llm_gate.http.routes import Route, Router, SurfaceRow
+from llm_gate.http.status import StatusRoutes
 from llm_gate.http.subscription import SubscriptionRoutes
 from llm_gate.http.subscription_errors import SubscriptionSurface
 from llm_gate.http.subscription_preflight import PreflightRoutes
 from llm_gate.office import Office, open_office
-from llm_gate.settings import Settings
+from llm_gate.settings import Settings, SettingsFaults
 from llm_gate.telemetry.logs import configure_logging
+from llm_gate.telemetry.metrics import Metrics
+from llm_gate.telemetry.traces import open_tracer
 
 OK, FAILED, REFUSED = 0, 1, 2
 
 _logger = logging.getLogger("llm_gate.configuration")
 
 _KEEP_ALIVE_S = 75
-_GRACE_S = 30
 _BACKLOG = 2048
-_PING_S = 1.0
 _GC_THRESHOLDS = (10_000, 20, 20)
 _LAUNCH = "LLM_GATE_LAUNCH"
 _INSTANCE = "LLM_GATE_INSTANCE_ID"
 
 
-def make_application(settings: Settings, gateway: Gateway, source: Source) -> Application:
-    """Put the application together around a gateway; `source` is read again when its files change."""
+def make_application(
+    settings: Settings, gateway: Gateway, source: Source, *, is_worker: bool = False
+) -> Application:
+    """Put the application together around a gateway; `source` is read again when its files change.
+
+    A worker hears from its supervisor when it is to end.
+    """
     native, api_path = NativeSurface(), settings.api.path
     beat_s = settings.timeouts.heartbeat_s
     quoting = Quoting(
         standings=gateway.gate.access, admission=gateway.gate.admission, quotes=gateway.stores.quotes
     )
     office = open_office(gateway, settings)
+    tracer = open_tracer(settings.environment)
+    metrics = open_metrics(gateway, settings)
+    traffic = Traffic(metrics.shed)
+    metrics.watch(lambda: {"in_flight": traffic.in_flight})
     routes = [
         *NativeRoutes(gate=gateway.gate, heartbeat_s=beat_s, api_path=api_path).routes(),
         *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
@@ -73,7 +87,9 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
         *QuoteRoutes(gate=gateway.gate, quoting=quoting, api_path=api_path).routes(),
         *PreflightRoutes(gate=gateway.gate, quoting=quoting).routes(),
         *([] if office is None else _office_routes(office, gateway, api_path)),
-        *HealthRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
+        *StatusRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
+        *MetricsRoutes(scrape=metrics.scrape, surface=native).routes(),
+        *HealthRoutes(gate=gateway.gate, traffic=traffic, surface=native, api_path=api_path).routes(),
     ]
     document = openapi_document(
         routes,
@@ -87,7 +103,8 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
         title=settings.api.title,
         document=msgspec.json.encode(document),
     )
-    live = _Live(gateway, source, settings, office)
+    live = _Live(gateway, source, settings, office, traffic, is_worker=is_worker)
+    live.metrics, live.tracer = metrics, tracer
     application = Application(
         router=Router([*routes, *documentation.routes()]),
         surfaces=(
@@ -103,6 +120,9 @@ def make_application(settings: Settings, gateway: Gateway, source: Source) -> Ap
         on_start=live.start,
         on_stop=live.stop,
         serve_keyed=None if live.repeats is None else live.repeats.serve,
+        traffic=traffic,
+        meters=metrics,
+        tracer=tracer,
     )
     live.application = application
     return application
@@ -125,23 +145,36 @@ def _office_routes(office: Office, gateway: Gateway, api_path: str) -> list[Rout
 
 
 class _Live:
-    """Ties live configuration to the life of an application."""
+    """Ties live configuration, and an end in good order, to the life of an application."""
 
-    def __init__(self, gateway: Gateway, source: Source, settings: Settings, office: Office | None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        source: Source,
+        settings: Settings,
+        office: Office | None,
+        traffic: Traffic,
+        *,
+        is_worker: bool,
+    ) -> None:
         self.application: Application | None = None
+        self.metrics: Metrics | None = None
+        self.tracer: Tracer = NoTracer()
         self._office = office
         self._gateway = gateway
         self._source = source
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._is_worker = is_worker
+        self._draining = Draining(traffic, lambda: self._settings.server.drain_s)
         answers = gateway.stores.answers
         self.repeats = (
             None if answers is None else Repeats(answers, owner=gateway.stores.owner, now_ms=now_ms)
         )
 
     async def start(self) -> None:
-        """Begin to follow the files and SIGHUP."""
+        """Begin to follow the files and the signals."""
         live = LiveConfiguration(self._source, self._settings, self._apply)
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(live.run())
@@ -152,6 +185,9 @@ class _Live:
             self.repeats.start()
         if self._office is not None:
             await self._office.start()
+        if self.metrics is not None:
+            self.metrics.start()
+        self._draining.watch(is_worker=self._is_worker)
         _settle_memory()
 
     async def stop(self) -> None:
@@ -163,9 +199,15 @@ class _Live:
         if self._office is not None:
             await self._office.close()
         await self._gateway.close()
+        if self.metrics is not None:
+            await self.metrics.close()
+        await self.tracer.close()
 
     def _apply(self, settings: Settings, working: Working) -> None:
+        self._settings = settings
         self._gateway.reload(settings, working)
+        if self.metrics is not None:
+            self.metrics.use_models(listed_models(self._gateway))
         if self._office is not None:
             self._office.reload(settings)
         self._reloading = asyncio.get_running_loop().create_task(self._reload_plans(settings))
@@ -211,6 +253,7 @@ def _edge_rules(settings: Settings, gateway: Gateway) -> EdgeRules:
             )
         ),
         max_body_bytes=settings.server.max_body_bytes,
+        max_in_flight=settings.server.max_in_flight,
         log_prompts=settings.logging.prompts,
         log_access=configure_logging(
             level=settings.logging.level,
@@ -265,7 +308,7 @@ def run_server(settings: Settings, source: Source, *, stores: Stores | None = No
             config = _config("llm_gate.http.server:worker_application", settings, factory=True)
             sys.stdout.write(text)
             sys.stdout.flush()
-            _Workers(config, sockets=[listener]).run()
+            Workers(config, sockets=[listener], drain_s=lambda: _drain_s(source, settings)).run()
     return OK
 
 
@@ -284,14 +327,12 @@ class _Announcing(uvicorn.Server):
             sys.stdout.flush()
 
 
-class _Workers(Multiprocess):
-    """Several processes; SIGHUP is passed on to them, since a reload restarts nobody."""
-
-    def handle_hup(self) -> None:
-        """Let every worker read its configuration again; one that is still starting reads it anyway."""
-        for process in self.processes:
-            if process.pid is not None and process.is_ready(_PING_S):
-                os.kill(process.pid, signal.SIGHUP)
+def _drain_s(source: Source, settings: Settings) -> float:
+    """Return how long the workers may take for their calls: as the files say now, if they can be read."""
+    try:
+        return source.read().server.drain_s
+    except SettingsFaults:
+        return settings.server.drain_s
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -322,7 +363,7 @@ def _config(application: Any, settings: Settings, *, factory: bool) -> uvicorn.C
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=SERVER_GRACE_S,
     )
 
 
@@ -344,4 +385,5 @@ def worker_application() -> Application:
         overrides=launch.overrides,
     )
     settings = source.read()
-    return make_application(settings, build(settings, instance_id=os.environ[_INSTANCE]), source)
+    gateway = build(settings, instance_id=os.environ[_INSTANCE])
+    return make_application(settings, gateway, source, is_worker=True)

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Protocol
 
+from llm_gate.domain.conditions import Tried
 from llm_gate.domain.events import ChatEvent
 from llm_gate.domain.provider import Target
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.exchange import Exchange
 
 HEARTBEAT = b": keep-alive\n\n"
+_MAX_SHOWN_TRIES = 8
 
 
 class EventEncoder(Protocol):
@@ -92,6 +94,7 @@ async def send_stream(
                 answer_headers(
                     stream.target,
                     attempts=stream.attempts,
+                    tried=stream.tried,
                     dropped=stream.dropped,
                     shown=stream.shown_headers,
                 )
@@ -126,17 +129,34 @@ async def _settle(exchange: Exchange, task: asyncio.Future[ChatAnswerStream], st
 
 
 def answer_headers(
-    target: Target, *, attempts: int, dropped: Sequence[str], shown: Mapping[str, str]
+    target: Target,
+    *,
+    attempts: int,
+    tried: Sequence[Tried],
+    dropped: Sequence[str],
+    shown: Mapping[str, str],
 ) -> Mapping[str, str]:
-    """Return the headers that say who answered and how; `shown` are the provider's own, under our names."""
+    """Return the headers that say who answered and how; `shown` are the provider's own, under our names.
+
+    `tried` is what failed before.
+    """
     headers = {
         **shown,
         "x-llm-gate-provider": target.provider,
         "x-llm-gate-model": target.model.name,
         "x-llm-gate-attempts": str(attempts),
     }
+    if tried:
+        headers["x-llm-gate-tried"] = _tried_text(tried)
     if dropped:
         headers["x-llm-gate-dropped"] = ", ".join(dropped)
     if target.deployment.spec.synthetic:
         headers["x-llm-gate-synthetic"] = "true"
     return headers
+
+
+def _tried_text(tried: Sequence[Tried]) -> str:
+    """Write what failed before the answer, each target with each of its errors once."""
+    names = dict.fromkeys(f"{each.provider}/{each.model} ({each.code})" for each in tried)
+    shown = list(names)[:_MAX_SHOWN_TRIES]
+    return ", ".join(shown if len(shown) == len(names) else [*shown, f"and {len(names) - len(shown)} more"])

@@ -16,17 +16,22 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta, Struct
 
+from llm_gate.domain.catalog import Alias, AliasTarget
 from llm_gate.domain.faults import find_faults
 from llm_gate.domain.plan_tables import PlanTable, table_faults
+from llm_gate.domain.policy import Sticky, Strategy
 from llm_gate.domain.secret import Secret
 from llm_gate.settings.faults import Place, SettingsFaults, lies_within
 from llm_gate.settings.lines import line_of
 from llm_gate.settings.records import (
     AlertSettings,
     ApiSettings,
+    CooldownSettings,
     Environment,
+    GuardSettings,
     LoggingSettings,
     PlanSettings,
+    RetrySettings,
     ServerSettings,
     Settings,
     Text,
@@ -53,11 +58,19 @@ _API_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _MANY_DIGITS = re.compile(r"[\d_]{4000}")
 
+# No set: what is written in the place of a strategy may be a list.
+_WEIGHING = ("weighted", "least_busy")
+
 _Found = list[tuple[Place, str]]
 
 
-class _AliasTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    targets: Annotated[tuple[Text, ...], Meta(min_length=1)]
+class _Manner(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    strategy: Strategy = "ordered"
+    sticky: Sticky | None = None
+
+
+class _AliasTable(_Manner, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    targets: Annotated[tuple[Text | AliasTarget, ...], Meta(min_length=1)]
 
 
 class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,10 +78,13 @@ class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    retries: RetrySettings = RetrySettings()
+    cooldown: CooldownSettings = CooldownSettings()
     logging: LoggingSettings = LoggingSettings()
     api: ApiSettings = ApiSettings()
     plans: PlanSettings = PlanSettings()
     alerts: AlertSettings = AlertSettings()
+    guards: GuardSettings = GuardSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, _AliasTable] = {}
 
@@ -142,12 +158,15 @@ def _settings(tables: Mapping[str, Any]) -> Settings:
     return Settings(
         server=msgspec.convert(tables.get("server", {}), ServerSettings, dec_hook=_to_path),
         timeouts=msgspec.convert(tables.get("timeouts", {}), TimeoutSettings),
+        retries=msgspec.convert(tables.get("retries", {}), RetrySettings),
+        cooldown=msgspec.convert(tables.get("cooldown", {}), CooldownSettings),
         logging=_logging(tables.get("logging", {})),
         api=msgspec.convert(tables.get("api", {}), ApiSettings),
         plans=_plans(tables.get("plans", {})),
         alerts=msgspec.convert(tables.get("alerts", {}), AlertSettings),
+        guards=msgspec.convert(tables.get("guards", {}), GuardSettings),
         providers=tables.get("providers", {}),
-        aliases={name: _targets(alias) for name, alias in aliases.items()},
+        aliases={name: _alias(alias) for name, alias in aliases.items()},
     )
 
 
@@ -156,12 +175,25 @@ def _plans(tables: Mapping[str, Any]) -> PlanSettings:
     return msgspec.structs.replace(said, default=said.default.lower())
 
 
-def _targets(alias: Any) -> tuple[str, ...]:
-    """Return an alias's targets; one that is no text becomes "", so that the others keep their numbers."""
-    targets = alias.get("targets") if isinstance(alias, Mapping) else None
-    return (
-        tuple(each if isinstance(each, str) else "" for each in targets) if isinstance(targets, list) else ()
-    )
+def _alias(table: Any) -> Alias:
+    """Return what can be read of an alias; a target that cannot becomes "", so that the others keep their numbers."""
+    given = table if isinstance(table, Mapping) else {}
+    targets = given.get("targets")
+    read = tuple(_target(each) for each in targets) if isinstance(targets, list) else ()
+    manner = {
+        key: given[key]
+        for key in ("strategy", "sticky")
+        if key in given and not find_faults({key: given[key]}, _Manner)
+    }
+    return Alias(targets=read, **manner)
+
+
+def _target(written: Any) -> AliasTarget:
+    if isinstance(written, str):
+        return AliasTarget(target=written)
+    if isinstance(written, Mapping) and not find_faults(written, AliasTarget):
+        return msgspec.convert(written, AliasTarget)
+    return AliasTarget(target="")
 
 
 def _without_names(settings: Settings) -> Settings:
@@ -337,7 +369,25 @@ def _value_faults(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
         own.append(
             ("api.path", "expected a path like /llm-gate: a slash first, none last, only plain characters")
         )
-    return own + _plan_faults(tables.get("plans"))
+    return own + _alias_faults(tables.get("aliases")) + _plan_faults(tables.get("plans"))
+
+
+def _alias_faults(aliases: object) -> list[tuple[str, str]]:
+    """Find weights that would weigh nothing."""
+    own: list[tuple[str, str]] = []
+    for name, table in aliases.items() if isinstance(aliases, Mapping) else ():
+        targets = table.get("targets") if isinstance(table, Mapping) else None
+        if not isinstance(targets, list) or table.get("strategy") in _WEIGHING:
+            continue
+        own += [
+            (
+                f"aliases.{name}.targets[{index}].weight",
+                'a weight needs strategy = "weighted" or "least_busy"',
+            )
+            for index, each in enumerate(targets)
+            if isinstance(each, Mapping) and "weight" in each and "sticky" not in table
+        ]
+    return own
 
 
 def _plan_faults(plans: object) -> list[tuple[str, str]]:

@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from llm_gate.domain.catalog import ProviderSpec
+from llm_gate.domain.catalog import AliasTarget, ProviderSpec
+from llm_gate.domain.policy import Sticky, Strategy
 from llm_gate.settings.records import (
     AlertSettings,
     ApiSettings,
+    CooldownSettings,
+    GuardSettings,
     LoggingSettings,
     PlanSettings,
+    RetrySettings,
     ServerSettings,
     Text,
     TimeoutSettings,
@@ -20,9 +24,11 @@ from llm_gate.settings.records import (
 
 
 class AliasTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A public name for several targets, tried in this order."""
+    """A public name for several targets, in the order of `strategy`; `sticky` keeps a subject's calls together."""
 
-    targets: Annotated[tuple[Text, ...], Meta(min_length=1)]
+    targets: Annotated[tuple[Text | AliasTarget, ...], Meta(min_length=1)]
+    strategy: Strategy = "ordered"
+    sticky: Sticky | None = None
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,10 +36,13 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     server: ServerSettings | UnsetType = UNSET
     timeouts: TimeoutSettings | UnsetType = UNSET
+    retries: RetrySettings | UnsetType = UNSET
+    cooldown: CooldownSettings | UnsetType = UNSET
     logging: LoggingSettings | UnsetType = UNSET
     api: ApiSettings | UnsetType = UNSET
     plans: PlanSettings | UnsetType = UNSET
     alerts: AlertSettings | UnsetType = UNSET
+    guards: GuardSettings | UnsetType = UNSET
     providers: Mapping[str, ProviderSpec] = {}
     aliases: Mapping[str, AliasTable] = {}
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from llm_gate.domain.catalog import Alias, Count
 from llm_gate.domain.plan_tables import PlanTable
 from llm_gate.domain.plans import UNLIMITED
 from llm_gate.domain.secret import Secret
@@ -13,6 +14,10 @@ from llm_gate.domain.secret import Secret
 Text = Annotated[str, Meta(min_length=1)]
 # A week: longer waits are slips of the keyboard, and infinity would switch a guard off.
 Seconds = Annotated[float, Meta(gt=0, le=604_800)]
+Pause = Annotated[float, Meta(ge=0, le=3_600)]
+Tries = Annotated[int, Meta(ge=1, le=20)]
+Function = Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
 class Environment(Mapping[str, str]):
@@ -37,7 +42,11 @@ class Environment(Mapping[str, str]):
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the gateway listens, whom it answers, and where it keeps its data. Port 0 is any free port."""
+    """Where the gateway listens, whom it answers, and where it keeps its data. Port 0 is any free port.
+
+    `max_in_flight` bounds the model calls under way in one process; `drain_s` is how long those may go on when it is
+    stopped.
+    """
 
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
@@ -46,21 +55,66 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allowed_hosts: tuple[Text, ...] = ()
     allowed_origins: tuple[Text, ...] = ()
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024
+    max_in_flight: Count | None = None
+    drain_s: Seconds = 30.0
 
 
 class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the gateway waits for a provider, and between signs of life to a caller.
 
-    `headers_s` bounds a stream's head, and then its first event; `idle_s` runs between two events with content;
-    `total_s` bounds a unary call and `stream_total_s` a streamed one.
+    `connect_s` bounds the connection, `headers_s` an answer's head, `first_event_s` a stream's first event after that;
+    `idle_s` runs between two events with content; `total_s` bounds a unary call with all its attempts, and a stream up
+    to its first event, `stream_total_s` a stream.
     """
 
     connect_s: Seconds = 10.0
     headers_s: Seconds = 300.0
+    first_event_s: Seconds = 300.0
     idle_s: Seconds = 300.0
     total_s: Seconds = 600.0
     stream_total_s: Seconds = 14_400.0
     heartbeat_s: Seconds = 15.0
+
+
+class RetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a call is tried, over what the preset says. `wait = false` leaves out every pause, for tests.
+
+    `tries` are the attempts at a target while another is left, `last_tries` those at the last one; the pause before the
+    n-th repeat is `pause_s` (`last_pause_s`) times 2 to the n, `longest_pause_s` at most. `rate_pause_s` is how long a
+    limited rate is waited for at the last target. A second target is asked beside one that is silent for
+    `hedge_after_s`. `budget_percent` of a deployment's calls may be repeats, and `budget_floor` in quiet times;
+    `hedge_percent` of all calls may be hedged.
+    """
+
+    preset: Literal["gateway", "factory"] = "gateway"
+    tries: Tries | None = None
+    last_tries: Tries | None = None
+    pause_s: Pause | None = None
+    last_pause_s: Pause | None = None
+    longest_pause_s: Pause | None = None
+    rate_pause_s: Pause | None = None
+    hedge_after_s: Seconds | None = None
+    budget_percent: Percent = 10
+    budget_floor: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    hedge_percent: Percent = 5
+    wait: bool = True
+
+
+class CooldownSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a model at a deployment is left alone, and for how long.
+
+    After `failures` in a row, or when half of the last `window` calls failed: for `first_s`, doubling up to
+    `longest_s`. After what no waiting mends soon: for `broken_first_s`, doubling up to `broken_longest_s`. 0 failures
+    keep to what vendors ask for, and to nothing else; that is kept up to `longest_wish_s`.
+    """
+
+    failures: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
+    window: Annotated[int, Meta(ge=2, le=100_000)] = 20
+    first_s: Seconds = 1.0
+    longest_s: Seconds = 4.0
+    broken_first_s: Seconds = 5.0
+    broken_longest_s: Seconds = 300.0
+    longest_wish_s: Annotated[float, Meta(ge=0, le=604_800)] = 86_400.0
 
 
 class LoggingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +141,14 @@ class PlanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     custom: Mapping[str, PlanTable] = {}
 
 
+class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who looks at what goes in and comes out: functions of the operator's own, as `package.module:name`."""
+
+    input: tuple[Function, ...] = ()
+    output: tuple[Function, ...] = ()
+    timeout_s: Seconds = 5.0
+
+
 class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where alerts about limits are sent, signed; nowhere without an address."""
 
@@ -104,12 +166,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    retries: RetrySettings = RetrySettings()
+    cooldown: CooldownSettings = CooldownSettings()
     logging: LoggingSettings = LoggingSettings()
     api: ApiSettings = ApiSettings()
     plans: PlanSettings = PlanSettings()
     alerts: AlertSettings = AlertSettings()
+    guards: GuardSettings = GuardSettings()
     providers: Mapping[str, Any] = {}
-    aliases: Mapping[str, tuple[str, ...]] = {}
+    aliases: Mapping[str, Alias] = {}
     primary: str | None = None
     fallbacks: tuple[str, ...] = ()
     verify_tls: bool = True

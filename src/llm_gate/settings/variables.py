@@ -35,6 +35,15 @@ def read_switch(text: str) -> bool:
     raise ValueError("expected True or False")
 
 
+def read_no(text: str) -> bool:
+    """Read a yes or no, and return the contrary.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return not read_switch(text)
+
+
 def read_text(text: str) -> str:
     """Take a text as it is."""
     return text
@@ -49,6 +58,7 @@ OVERRIDES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("HEIMDALL_API_DESCRIPTION", "api.description", read_text),
     ("HEIMDALL_API_PATH", "api.path", read_text),
     ("LOG_LEVEL", "logging.level", read_text),
+    ("LLM_GATE_NO_WAITING", "retries.wait", read_no),
 )
 
 

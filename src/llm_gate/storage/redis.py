@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -49,21 +50,21 @@ end
 return 0
 """
 
+T = TypeVar("T")
+
 _logger = logging.getLogger("llm_gate.redis")
 
 
-class RedisWindows:
-    """The port `ShortWindows` over Redis. Its connections belong to the event loop in which it is first used."""
+class RedisLink:
+    """The connections to one Redis, and when it is left alone. They belong to the event loop that first uses them."""
 
     def __init__(
         self,
         address: Secret,
         *,
-        prefix: str = _PREFIX,
         operation_s: float = OPERATION_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._prefix = prefix
         self._operation_s = operation_s
         self._clock = clock
         pool = BlockingConnectionPool.from_url(
@@ -76,37 +77,19 @@ class RedisWindows:
             retry=Retry(NoBackoff(), 1),
         )
         self._redis = Redis.from_pool(pool)
-        self._take = self._redis.register_script(_TAKE)
-        self._give_back = self._redis.register_script(_GIVE_BACK)
         self._pause_s = 0.0
         self._skip_until_s = 0.0
 
-    async def take(self, wanted: Mapping[str, tuple[int, int, int]]) -> str | None:
-        """Add amounts to counters, all or none: name → (amount, cap, end of its window in ms since 1970).
-
-        Returns the name of the first without room, in which case nothing is added; None when all is added, or when
-        Redis does not answer in time.
-        """
-        if not wanted:
-            return None
-        keys = [self._prefix + name for name in wanted]
-        numbers = [
-            number for amount, cap, end_ms in wanted.values() for number in (amount, cap, end_ms + _SLACK_MS)
-        ]
-        full = await self._guarded(lambda: self._take(keys=keys, args=numbers))
-        return list(wanted)[full - 1] if full else None
-
-    async def give_back(self, taken: Mapping[str, int]) -> None:
-        """Take amounts off counters that are still there; none falls below zero."""
-        if taken:
-            keys = [self._prefix + name for name in taken]
-            await self._guarded(lambda: self._give_back(keys=keys, args=list(taken.values())))
+    def script(self, text: str) -> Callable[..., Awaitable[Any]]:
+        """Return a script as a function of its `keys` and `args`."""
+        made: Callable[..., Awaitable[Any]] = self._redis.register_script(text)
+        return made
 
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
 
-    async def _guarded(self, ask: Callable[[], Awaitable[int]]) -> int | None:
+    async def guarded(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Ask Redis, unless it failed a moment ago; None where there is no answer."""
         now_s, pause_s = self._clock(), self._pause_s
         if now_s < self._skip_until_s:
@@ -133,3 +116,38 @@ class RedisWindows:
             )
         self._pause_s = min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
         self._skip_until_s = self._clock() + self._pause_s
+
+
+class RedisWindows:
+    """The port `ShortWindows` over Redis."""
+
+    def __init__(self, link: RedisLink, *, prefix: str = _PREFIX) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._take = link.script(_TAKE)
+        self._give_back = link.script(_GIVE_BACK)
+
+    async def take(self, wanted: Mapping[str, tuple[int, int, int]]) -> str | None:
+        """Add amounts to counters, all or none: name → (amount, cap, end of its window in ms since 1970).
+
+        Returns the name of the first without room, in which case nothing is added; None when all is added, or when
+        Redis does not answer in time.
+        """
+        if not wanted:
+            return None
+        keys = [self._prefix + name for name in wanted]
+        numbers = [
+            number for amount, cap, end_ms in wanted.values() for number in (amount, cap, end_ms + _SLACK_MS)
+        ]
+        full = await self._link.guarded(lambda: self._take(keys=keys, args=numbers))
+        return list(wanted)[full - 1] if full else None
+
+    async def give_back(self, taken: Mapping[str, int]) -> None:
+        """Take amounts off counters that are still there; none falls below zero."""
+        if taken:
+            keys = [self._prefix + name for name in taken]
+            await self._link.guarded(lambda: self._give_back(keys=keys, args=list(taken.values())))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._link.close()

@@ -151,6 +151,23 @@ alert = Table(
     sqlite_with_rowid=False,
 )
 
+notice = Table(
+    "notice",
+    metadata,
+    _text("id", primary_key=True),
+    _text("cause"),
+    _text("subject"),
+    _text("message"),
+    _whole("created_ms"),
+    _whole("after_ms"),
+    Column("sent_ms", BigInteger),
+    _whole("tries"),
+    Column("next_try_ms", BigInteger),
+    UniqueConstraint("cause", "subject", "after_ms"),
+    Index("notice_by_time", "created_ms"),
+    sqlite_with_rowid=False,
+)
+
 process = Table(
     "process",
     metadata,

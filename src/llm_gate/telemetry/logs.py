@@ -14,6 +14,7 @@ from llm_gate.domain.money import format_usd
 FIELDS = frozenset(
     {
         "attempts",
+        "cause",
         "client",
         "correlation_id",
         "cost_usd",
@@ -34,6 +35,7 @@ FIELDS = frozenset(
         "request_id",
         "status",
         "stream",
+        "subject",
         "timestamp",
         "total_ms",
         "upstream_ms",
