@@ -20,6 +20,7 @@ from llm_gate.domain.stores import BalanceNow
 from llm_gate.storage.ledger_postgresql import PostgresqlSession
 from llm_gate.storage.schema import alert, attempt, balance, process, reservation, usage_record, usage_summary
 from llm_gate.storage.statements import PARTS, PostgresqlStatements
+from llm_gate.storage.writer import Entry
 from support.ledger import (
     NOW_MS,
     Place,
@@ -576,6 +577,34 @@ def test_a_commit_that_comes_late_is_not_applied_twice(postgresql_place):
     assert run(scenario) == (Granted(), 1)
     lost.close()
     assert place.rows(balance)[0]["held"] == 100
+    assert place.check().is_sound
+
+
+def test_an_end_that_is_committed_late_is_not_taken_for_a_second_one(postgresql_place):
+    """The record appears while its reservation's lock is waited for: the second try tells what the first one did."""
+    place = postgresql_place
+    call = a_call("p1")
+
+    async def scenario():
+        async with place.ledger() as ledger:
+            await ledger.submit(reserve(call, holds(quotas(monthly_cost_usd=1_000_000), COST)))
+            step = settle(call.id, an_outcome(cost=70))
+            lost = PostgresqlSession(
+                place.database.connect(), PostgresqlStatements(), place.database.engine.dialect
+            )
+            lost.tell("BEGIN")
+            entry = Entry(step)
+            entry.was_tried, entry.first_result = True, lost._apply([step], new_id).results[0]
+            ledger._writer.queue.put(entry)
+            await asyncio.sleep(0.3)
+            lost.tell("COMMIT")
+            while not ledger.stats.batches or ledger._writer.counts.steps < 2:
+                await asyncio.sleep(0.01)
+            lost.close()
+            return ledger.stats
+
+    assert run(scenario).second_ends == 0
+    assert len(place.rows(usage_record)) == 1
     assert place.check().is_sound
 
 

@@ -50,7 +50,10 @@ class Session(ABC):
 
     def ask(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> Any:
         """Run a statement and return its one row."""
-        return self._connection.execute(statement, parameters).fetchone()
+        return self._ask(statement, parameters).fetchone()
+
+    def _ask(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any]) -> Any:
+        return self._connection.execute(statement, parameters)
 
     def tell(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> None:
         """Run a statement that gives no rows."""
@@ -63,7 +66,11 @@ class Session(ABC):
     def _apply(self, steps: Sequence[Step], new_id: Callable[[], str]) -> Applied:
         """Do what is to be done inside the transaction."""
         ids = json_text(sorted({id_ for step in steps for id_ in _named(step)}))
-        bodies, records = self.ask(self.statements.reservations, {"ids": ids})
+        # Both go out together where the connection can do that.
+        asked = [
+            self._ask(text, {"ids": ids}) for text in (self.statements.reservations, self.statements.records)
+        ]
+        (bodies,), (records,) = [one.fetchone() for one in asked]
         loaded = load_reservations(bodies)
         finished: frozenset[str] = _ids.decode(f"[{records}]") if records else frozenset()
         book = Book(loaded, finished)

@@ -69,14 +69,15 @@ PARTS = (
 class Statements(Protocol):
     """SQL for one kind of database, with named parameters in its driver's way; what is read is one row.
 
-    - `reservations` takes `ids`, a JSON list, and gives the bodies of those that are open and the ids of those that
-      have a record, each as a JSON list without its brackets, or None.
+    - `reservations` and `records` take `ids`, a JSON list; one gives the bodies of those that are open, the other the
+      ids of those that have a record, each as a JSON list without its brackets, or None.
     - `renew` takes `owner`, `now_ms` and `until_ms`, `leave` takes `owners`, a JSON list.
     - `overdue` takes `owner`, `now_ms`, `lapsed_ms`, the JSON lists `dead` and `alive`, and `most`; it gives a JSON
       list of ids, or None: quotes past their end, and calls of other owners that are dead or have no lease.
     """
 
     reservations: str
+    records: str
     now_ms: str
     renew: str
     leave: str
@@ -88,9 +89,11 @@ class SqliteStatements:
 
     def __init__(self) -> None:
         self.reservations = (
-            f"SELECT (SELECT group_concat({_body}, ',') FROM {reservation} WHERE {_id} IN {_listed('ids')}),"
-            f" (SELECT group_concat(json_quote({_record_id}), ',') FROM {usage_record}"
-            f" WHERE {_record_id} IN {_listed('ids')})"
+            f"SELECT group_concat({_body}, ',') FROM {reservation} WHERE {_id} IN {_listed('ids')}"
+        )
+        self.records = (
+            f"SELECT group_concat(json_quote({_record_id}), ',') FROM {usage_record}"
+            f" WHERE {_record_id} IN {_listed('ids')}"
         )
         self.now_ms = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
         self.renew = _renew(":{}".format)
@@ -142,10 +145,11 @@ class PostgresqlStatements:
     def __init__(self) -> None:
         # Rows are locked in the order of their keys, so that no two batches wait for each other.
         locked = f"SELECT {_body} FROM {reservation} WHERE {_id} IN {_texts('ids')} ORDER BY {_id} FOR UPDATE"
-        self.reservations = (
-            f"SELECT (SELECT string_agg({_body}, ',') FROM ({locked}) AS found),"
-            f" (SELECT string_agg(to_json({_record_id})::text, ',') FROM {usage_record}"
-            f" WHERE {_record_id} IN {_texts('ids')})"
+        self.reservations = f"SELECT string_agg({_body}, ',') FROM ({locked}) AS found"
+        # A question of its own: it must see what was committed while the locks were waited for.
+        self.records = (
+            f"SELECT string_agg(to_json({_record_id})::text, ',') FROM {usage_record}"
+            f" WHERE {_record_id} IN {_texts('ids')}"
         )
         self.now_ms = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
         self.renew = _renew("%({})s".format)
