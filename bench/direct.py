@@ -10,7 +10,7 @@ from bench import unrecorded
 from llm_gate.bootstrap import gateway as bootstrap
 from llm_gate.domain.provider import Target
 from llm_gate.domain.tracing import NO_SPAN
-from llm_gate.engine import gate
+from llm_gate.engine import pipeline
 from llm_gate.engine.attempts import Call, Plan, Success
 from llm_gate.engine.estimate import Bound
 from llm_gate.engine.fleet import Fleet
@@ -59,7 +59,7 @@ class QuietFleet(Fleet):
 
 def main() -> None:
     """Serve with the settings of a file."""
-    gate.Attempts = DirectAttempts  # type: ignore[assignment,misc]
+    pipeline.Attempts = DirectAttempts  # type: ignore[assignment,misc]
     bootstrap.Fleet = QuietFleet  # type: ignore[misc]
     unrecorded.main()
 

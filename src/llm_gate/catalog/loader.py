@@ -215,6 +215,7 @@ def _model(provider: str, spec: ModelSpec) -> Model:
         context_window=spec.context_window,
         max_output_tokens=spec.max_output_tokens,
         media_tokens=spec.media_tokens,
+        media=spec.media,
         training_data=spec.training_data,
         prices=tuple(_price(name, price) for price in spec.prices),
         aliases=spec.aliases,

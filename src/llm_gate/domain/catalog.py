@@ -23,6 +23,51 @@ Operation = Literal[
 ]
 Api = Literal["chat", "responses"]
 Media = Literal["image", "audio", "video", "file"]
+MediaInput = Literal[
+    "size",
+    "aspect_ratio",
+    "resolution",
+    "quality",
+    "style",
+    "background",
+    "format",
+    "negative_prompt",
+    "guidance_scale",
+    "steps",
+    "seed",
+    "mask",
+    "face_index",
+    "gender",
+    "image",
+    "audio",
+    "duration_s",
+    "prompt_expansion",
+    "generate_audio",
+    "voice",
+    "speakers",
+    "speed",
+    "pitch",
+    "volume",
+    "emotion",
+    "instructions",
+    "language",
+    "sample_rate",
+    "prompt",
+    "temperature",
+    "timestamps",
+]
+"""What a request for media may say beside what it must: the fields of the requests, "size" for width and height."""
+EditTask = Literal[
+    "general_edit",
+    "inpaint",
+    "outpaint",
+    "erase",
+    "remove_background",
+    "replace_background",
+    "search_and_replace",
+    "search_and_recolor",
+]
+"""What is to be done to a picture. The prompt says the rest, where there is one."""
 Ability = Literal["tools", "images", "audio", "video", "files", "json_object", "json_schema", "thinking"]
 
 
@@ -120,12 +165,46 @@ class Alias(Struct, frozen=True, kw_only=True):
     sticky: Sticky | None = None
 
 
+class MediaSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model makes media of, and within which bounds; the first of a list is what it takes where nobody says.
+
+    `takes` are the inputs it knows beside the prompt: any other is refused. Empty lists bound nothing. `sizes` are
+    written "1024x1024", `max_side` is in pixels, `durations_s` in whole seconds. `nearest_ratio` lets a size that is
+    asked for become the nearest of `aspect_ratios`. `pixels` gives the width and height that a resolution stands for.
+    `paths` are the vendor's own, by task or by what comes with the prompt ("image"), where they are not `deployment`;
+    `fields` go out as they are.
+    """
+
+    takes: tuple[MediaInput, ...] = ()
+    sizes: tuple[str, ...] = ()
+    max_side: Count | None = None
+    aspect_ratios: tuple[str, ...] = ()
+    nearest_ratio: bool = False
+    resolutions: tuple[str, ...] = ()
+    pixels: Mapping[str, str] = {}
+    qualities: tuple[str, ...] = ()
+    durations_s: tuple[Count, ...] = ()
+    formats: tuple[str, ...] = ()
+    voices: tuple[str, ...] = ()
+    emotions: tuple[str, ...] = ()
+    sample_rates: tuple[Count, ...] = ()
+    tasks: tuple[EditTask, ...] = ()
+    needs: tuple[Literal["image"], ...] = ()
+    most_pictures: Count = 1
+    most_inputs: Count = 1
+    most_characters: Count | None = None
+    most_seconds: Count | None = None
+    paths: Mapping[str, str] = {}
+    fields: Mapping[str, str | int | float | bool] = {}
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model as written in a file. `deployment` is the vendor-side name where it differs from `name`.
 
     `retired_on` with `replacement` sends requests for the name to another model of the same provider from
     that day on. `aliases` are other names of the same model. `api` is the provider's where it is not given.
-    `media_tokens` says how many input tokens one medium of a kind counts at the very most.
+    `media_tokens` says how many input tokens one medium of a kind counts at the very most. `media` is what a model that
+    makes or reads media takes; without it, whatever is asked goes to the vendor.
     """
 
     name: str
@@ -136,6 +215,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context_window: int | None = None
     max_output_tokens: int | None = None
     media_tokens: Mapping[Media, int] = {}
+    media: MediaSpec | None = None
     training_data: str | None = None
     prices: tuple[PriceSpec, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -207,6 +287,7 @@ class Model(Struct, frozen=True, kw_only=True):
     context_window: int | None = None
     max_output_tokens: int | None = None
     media_tokens: Mapping[Media, int] = {}
+    media: MediaSpec | None = None
     training_data: str | None = None
     prices: tuple[Price, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -1,20 +1,28 @@
 """How a provider is spoken to: HTTP as values, places to call, and the codecs a provider is made of.
 
 Codecs do no I/O. They build an HttpRequest without credentials (transport adds them) and read an HttpReply.
+
+Media take several exchanges now and then: a look-up before the call, an upload, a queue, a download. So their codecs
+are generators: they yield a Send, Fetch or Wait, are sent the HttpReply (None after a Wait), and return the result.
+The engine drives them, marks and bounds what they send, and raises the vendor's failures.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from llm_gate.domain.catalog import Api, Model, ProviderSpec
+from llm_gate.domain.catalog import Api, Model, Operation, ProviderSpec
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import ChatEvent
+from llm_gate.domain.media import MediaResult, Medium, VideoRequest
 from llm_gate.domain.policy import CapacityLimits, Deadlines
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
 from llm_gate.domain.secret import Secret
+from llm_gate.domain.usage import Usage
+
+T = TypeVar("T")
 
 
 class HttpRequest(Struct, frozen=True, kw_only=True):
@@ -147,6 +155,97 @@ class EmbeddingCodec(Protocol):
         """Read a successful reply."""
 
 
+class Send(Struct, frozen=True, kw_only=True):
+    """Send a request to the provider. `is_paid` marks the one that a vendor bills: it is never sent twice blindly.
+
+    A reply with a status of 300 or above is raised as the vendor's error, but where the codec wants to read it itself
+    (`reads_failures`).
+    """
+
+    request: HttpRequest
+    is_paid: bool = False
+    reads_failures: bool = False
+
+
+class Fetch(Struct, frozen=True, kw_only=True):
+    """Fetch what a vendor made from the address it names, without a credential and under the guards of the fetcher."""
+
+    url: str
+
+
+class Wait(Struct, frozen=True, kw_only=True):
+    """Wait before the next look."""
+
+    seconds: float
+
+
+Do = Send | Fetch | Wait
+Exchanges = Generator[Do, HttpReply | None, T]
+"""The exchanges of one operation, and what comes of them."""
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a codec cannot know by itself: the time (seconds since 1970) and a word nobody else has (32 hex digits)."""
+
+    now_s: float
+    token: str
+
+
+class MediaCodec(Protocol):
+    """One vendor's way to make pictures, edits, face swaps, speech or transcripts: what is answered in one go."""
+
+    def run(self, request: Any, target: Target, facts: Facts) -> Exchanges[MediaResult]:
+        """Make it; the request is one of the operation that the codec stands for, its media are all bytes.
+
+        Raises:
+            InvalidRequest: it asks for something this vendor cannot do.
+            ProviderError: an answer is not what the contract says, or tells of a failure.
+        """
+
+
+class Ticket(Struct, frozen=True, kw_only=True):
+    """What a vendor gave for a job that it accepted: its id, and what else is needed to ask for it again."""
+
+    id: str
+    data: Mapping[str, str] = {}
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """How a vendor says a job stands. `progress` is a percentage where it tells.
+
+    `error` is why it failed. `usage` and `units` are what the vendor says it billed, where it does. `data` is what
+    `collect` needs, such as the addresses of what was made.
+    """
+
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: float | None = None
+    error: ProviderError | None = None
+    usage: Usage | None = None
+    data: Mapping[str, str] = {}
+
+
+class JobCodec(Protocol):
+    """One vendor's way to do slow work: hand it in, look how it stands, fetch what came of it, call it off.
+
+    Every method may be called in another process than the one before, with nothing but the ticket.
+    """
+
+    look_every_s: float
+    """How long to wait between two looks."""
+
+    def submit(self, request: VideoRequest, target: Target, facts: Facts) -> Exchanges[Ticket]:
+        """Hand the job in; raises what `MediaCodec.run` raises."""
+
+    def look(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[JobView]:
+        """Ask how it stands."""
+
+    def collect(self, ticket: Ticket, view: JobView, target: Target, facts: Facts) -> Exchanges[Medium]:
+        """Fetch what came of it."""
+
+    def cancel(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[bool] | None:
+        """Call it off, and tell whether the vendor took notice; None where it offers no way."""
+
+
 class PresenceCodec(Protocol):
     """Asks for the models that are there, of a vendor whose servers and models come and go."""
 
@@ -179,7 +278,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     `decode_error` turns any reply with a status of 300 or above into the typed error. `presence` is for vendors
     that may be away though they are configured. `respond` answers requests inside the process, for a provider
     that needs no network (given the request and the time in seconds since 1970). `apis` are the forms of chat that
-    a target's `api` chooses from; none where there is but one.
+    a target's `api` chooses from; none where there is but one. `media` are operations that are answered in one go,
+    `jobs` those that take their time.
     """
 
     dialect: str
@@ -187,5 +287,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     decode_error: Callable[[HttpReply, Target], ProviderError]
     chat: ChatCodec | None = None
     embedding: EmbeddingCodec | None = None
+    media: Mapping[Operation, MediaCodec] = {}
+    jobs: Mapping[Operation, JobCodec] = {}
     presence: PresenceCodec | None = None
     respond: Callable[[HttpRequest, float], LocalReply] | None = None

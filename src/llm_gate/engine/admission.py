@@ -446,7 +446,11 @@ def is_unbilled(error: ProviderError) -> bool:
         | ProviderRejected,
     ):
         return True
-    return not error.was_sent or (error.status is not None and error.status >= _FIRST_FAILURE_STATUS)
+    return (
+        error.is_unbilled
+        or not error.was_sent
+        or (error.status is not None and error.status >= _FIRST_FAILURE_STATUS)
+    )
 
 
 def _forget(future: "asyncio.Future[Result]") -> None:

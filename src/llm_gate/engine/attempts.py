@@ -190,6 +190,8 @@ class Trial(Generic[T]):
     async def _may_repeat(self, target: Target, error: ProviderError, tries: int) -> bool:
         """Wait for the moment of the next try at the same target; False where there is none."""
         fleet, is_last = self._fleet, self._is_last
+        if not error.may_repeat:
+            return False
         chance = fleet.chance()
         pause_s = pause_before_repeat(self._plan.policy, error, tries=tries, is_last=is_last, chance=chance)
         if pause_s is None or pause_s >= self.left_s:

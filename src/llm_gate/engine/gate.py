@@ -4,24 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import date
-from random import random
-from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import structs
 
 from llm_gate.domain.access import CallContext
 from llm_gate.domain.catalog import Ability, Operation, ProviderEntry
-from llm_gate.domain.conditions import Tried
 from llm_gate.domain.errors import (
-    AllAttemptsFailed,
-    GateError,
     InvalidRequest,
     ProviderError,
 )
-from llm_gate.domain.plans import Standing
 from llm_gate.domain.ports import SchemaCheck
-from llm_gate.domain.pricing import Cost, total_cost
+from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Deployment, HttpReply, Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
@@ -30,8 +24,8 @@ from llm_gate.domain.usage import Usage, total_usage
 from llm_gate.engine.access import Access
 from llm_gate.engine.admission import Admission, Booking
 from llm_gate.engine.answer import Admitted, Answer, Asking, Attempted
-from llm_gate.engine.attempts import Attempts, Call, Plan, Success, tried_of
-from llm_gate.engine.choice import Chooser, Explanation, Route, allowed_part
+from llm_gate.engine.attempts import Call
+from llm_gate.engine.choice import Explanation, allowed_part
 from llm_gate.engine.estimate import (
     Bound,
     Rates,
@@ -57,8 +51,8 @@ from llm_gate.engine.exchanges import (
 )
 from llm_gate.engine.fleet import Fleet, Turn
 from llm_gate.engine.guards import texts_out
-from llm_gate.engine.hedging import kept, run_hedged
-from llm_gate.engine.resolve import DEFAULT, Directory
+from llm_gate.engine.pipeline import Pipeline, left_s, payable
+from llm_gate.engine.resolve import Directory
 from llm_gate.engine.stream import ChatAnswerStream, Silence
 from llm_gate.engine.structured import StreamedForm, ask_in_form, is_structured
 from llm_gate.engine.working import Working
@@ -86,8 +80,9 @@ class Gate:
         self.access = access
         self.admission = admission
         self.fleet = fleet or Fleet()
-        self.attempts = Attempts(self.fleet)
-        self._chooser = Chooser(self.fleet, random)
+        self.pipeline = Pipeline(
+            access=access, admission=admission, fleet=self.fleet, instance_id=instance_id
+        )
         self._own: dict[str, tuple[ProviderEntry, Deployment]] = {}
         self._working = working
         self._check = check
@@ -144,7 +139,7 @@ class Gate:
                 asking = Asking(working=working, request=admitted.request, booking=booking, context=context)
                 return lambda target, turn: self._chat_once(asking, target, turn)
 
-            answer = await self._answer(working, admitted, calls, context)
+            answer = await self.pipeline.answer(working, admitted, calls, context)
             if working.guards is not None:
                 texts, by = texts_out(answer.result), answer.target.provider
                 await working.guards.check_output(texts, request.model, "chat", context, by)
@@ -158,11 +153,8 @@ class Gate:
         if working.guards is not None:
             await working.guards.check_input(request, "chat", context)
             request = structs.replace(request, is_guarded=bool(working.guards.outputs))
-        holds = await self.access.holds(context.caller)
+        holds, route = await self.pipeline.routed(working, "chat", request, context, request.needs)
         standing = holds.standing
-        route = _route(working, request, "chat", context)
-        if standing.allowed_models or standing.excluded:
-            route = allowed_part(route, standing, request.model)
         targets = [each.target for each in route.candidates]
         _check_size(request, targets)
         request = limit_output(request, standing, targets)
@@ -174,38 +166,9 @@ class Gate:
             _chat_bound(working, request.at(target.provider), target, on, strict=is_strict)
             for target in targets
         ]
-        usable, tried = self._choose(route, bounds, standing, context)
+        usable, tried = self.pipeline.choose(route, bounds, standing, context)
         booking = await self.admission.book(context, "chat", holds, usable)
         return Admitted(request=request, bounds=usable, holds=holds, booking=booking, tried=tried)
-
-    def _choose(
-        self, route: Route, bounds: Sequence[Bound], standing: Standing, context: CallContext
-    ) -> tuple[tuple[Bound, ...], tuple[Tried, ...]]:
-        """Put the targets into order, those with room first, and leave out what is cooling.
-
-        Raises:
-            ProviderError: the only target is left alone for now; nothing is held.
-            AllAttemptsFailed: all of several are.
-        """
-        bounds = _payable(bounds, standing)
-        if len(bounds) > 1:
-            bounds = self._chooser.order(route, bounds, context.sticky, context.caller)
-        usable: list[Bound] = []
-        cooling: list[ProviderError] = []
-        tried: list[Tried] = []
-        for each in bounds:
-            trouble = self.fleet.trouble(each.target)
-            if trouble is None:
-                usable.append(each)
-            else:
-                cooling.append(trouble)
-                tried.append(tried_of(each.target, trouble, was_called=False))
-        if not usable:
-            # Somebody is finding out whether one of them is well again: that is worth a little waiting.
-            usable = [each for each in bounds if self.fleet.is_probed(each.target)]
-        if not usable:
-            raise cooling[0] if len(cooling) == 1 else AllAttemptsFailed(cooling)
-        return tuple(self.fleet.roomy_first(usable)), tuple(tried)
 
     async def _chat_once(self, asking: Asking, target: Target, turn: Turn) -> Attempted[ChatResult]:
         codec = chat_codec(target)
@@ -284,7 +247,7 @@ class Gate:
 
                 return attempt
 
-            return await self._answer(working, admitted, calls, context)
+            return await self.pipeline.answer(working, admitted, calls, context)
         finally:
             working.leave()
 
@@ -293,11 +256,8 @@ class Gate:
     ) -> Admitted[EmbeddingRequest]:
         if working.guards is not None:
             await working.guards.check_input(request, "embedding", context)
-        holds = await self.access.holds(context.caller)
+        holds, route = await self.pipeline.routed(working, "embedding", request, context)
         standing = holds.standing
-        route = _route(working, request, "embedding", context)
-        if standing.allowed_models or standing.excluded:
-            route = allowed_part(route, standing, request.model)
         size = size_of_embedding(request)
         on = context.received_at.date()
         is_strict = standing.is_strict and standing.is_capped
@@ -307,7 +267,7 @@ class Gate:
             )
             for each in route.candidates
         ]
-        usable, tried = self._choose(route, bounds, standing, context)
+        usable, tried = self.pipeline.choose(route, bounds, standing, context)
         booking = await self.admission.book(context, "embedding", holds, usable)
         return Admitted(request=request, bounds=usable, holds=holds, booking=booking, tried=tried)
 
@@ -324,7 +284,9 @@ class Gate:
                 asking = Asking(working=working, request=admitted.request, booking=booking, context=context)
                 return lambda target, turn: self._open_stream(asking, target, turn)
 
-            success = await self._run(working, admitted, calls, context, discard=ChatAnswerStream.close)
+            success = await self.pipeline.run(
+                working, admitted, calls, context, discard=ChatAnswerStream.close
+            )
             stream = success.value
             if stream.booking is not admitted.booking:
                 admitted.booking.lost()
@@ -368,92 +330,12 @@ class Gate:
             )
             for each in route.candidates
         ]
-        return self._chooser.explain(route, _payable(bounds, standing), context.sticky, context.caller)
+        return self.pipeline.chooser.explain(route, payable(bounds, standing), context.sticky, context.caller)
 
     def add_provider(self, entry: ProviderEntry, deployment: Deployment) -> None:
         """Let calls go to a provider of the program's own; it stays over changes of the configuration."""
         self._own[entry.name] = (entry, deployment)
         self._working.directory = self._working.directory.with_provider(entry, deployment)
-
-    async def _answer(
-        self,
-        working: Working,
-        admitted: Admitted[Any],
-        calls: Callable[[Booking], Call[Attempted[T]]],
-        context: CallContext,
-    ) -> Answer[T]:
-        started_s = perf_counter()
-
-        def ending(booking: Booking) -> Call[Attempted[T]]:
-            call = calls(booking)
-
-            async def once(target: Target, turn: Turn) -> Attempted[T]:
-                try:
-                    return await call(target, turn)
-                finally:
-                    turn.leave_room()
-
-            return once
-
-        async def discard(late: Attempted[T]) -> None:
-            await late.booking.settle()
-
-        try:
-            success = await self._run(working, admitted, ending, context, discard=discard)
-            upstream_s = perf_counter() - started_s
-            attempted = success.value
-            if attempted.booking is not admitted.booking:
-                admitted.booking.lost()
-            await attempted.booking.settle()
-        finally:
-            admitted.booking.close()
-        costs = attempted.costs
-        return Answer(
-            result=attempted.result,
-            target=success.target,
-            cost=costs[0] if len(costs) == 1 else total_cost(costs),
-            usage=attempted.usages[0] if len(costs) == 1 else total_usage(attempted.usages),
-            attempts=success.attempts + len(costs) - 1,
-            dropped=attempted.dropped,
-            upstream_s=upstream_s,
-            shown_headers=attempted.shown_headers,
-            tried=(*admitted.tried, *success.tried),
-        )
-
-    async def _run(
-        self,
-        working: Working,
-        admitted: Admitted[Any],
-        calls: Callable[[Booking], Call[T]],
-        context: CallContext,
-        *,
-        discard: Callable[[T], Awaitable[None]],
-    ) -> Success[T]:
-        """Make the attempts of a call, and note how they ended; a failed call is settled."""
-        booking, name = admitted.booking, admitted.request.model
-        plan = _plan(working, booking.call.operation, context)
-
-        async def rival(bound: Bound) -> Call[T]:
-            other = await self.admission.book(
-                context, booking.call.operation, admitted.holds, [bound], count=0
-            )
-            return kept(other, calls(other))
-
-        try:
-            if plan.policy.hedge_after_s is None or len(admitted.bounds) == 1:
-                success = await self.attempts.run(admitted.bounds, calls(booking), plan)
-            else:
-                success = await run_hedged(
-                    self.attempts, admitted.bounds, calls(booking), plan, rival=rival, discard=discard
-                )
-        except GateError as error:
-            if isinstance(error, AllAttemptsFailed):
-                self.fleet.note_all_failed(name or DEFAULT, error.message)
-            await booking.settle_failed(error)
-            raise
-        if name in {"", DEFAULT}:
-            self.fleet.current = success.target.provider
-        return success
 
     async def _open_stream(self, asking: Asking, target: Target, turn: Turn) -> ChatAnswerStream:
         codec = chat_codec(target)
@@ -477,7 +359,7 @@ class Gate:
             silence = Silence(
                 first_s=deadlines.first_event_s,
                 idle_s=deadlines.idle_s,
-                total_s=_left_s(context, deadlines.stream_total_s),
+                total_s=left_s(context, deadlines.stream_total_s),
                 provider=target.provider,
             )
             stack.callback(silence.stop)
@@ -512,47 +394,9 @@ def _stream_guard(asking: Asking, target: Target) -> Callable[[Sequence[str]], A
     return lambda texts: guards.check_output(texts, name, "chat", context, target.provider)
 
 
-def _plan(working: Working, operation: Operation, context: CallContext) -> Plan:
-    return Plan(
-        operation=operation,
-        policy=context.policy or working.policy,
-        within_s=_left_s(context, working.deadlines.total_s),
-        watch=context.watch,
-        # Whoever brings a policy of its own means just that.
-        is_budgeted=context.policy is None,
-        span=context.span,
-    )
-
-
-def _left_s(context: CallContext, total_s: float) -> float:
-    """Return how long a call may take: as configured, or less where the caller says so."""
-    return total_s if context.timeout_s is None else min(context.timeout_s, total_s)
-
-
-def _route(
-    working: Working, request: ChatRequest | EmbeddingRequest, operation: Operation, context: CallContext
-) -> Route:
-    """Return where a call may go."""
-    return working.directory_of(context.caller.tenant).route(
-        request.model,
-        operation,
-        context.received_at.date(),
-        context.headers,
-        needs=request.needs if isinstance(request, ChatRequest) else frozenset(),
-        fallbacks=request.fallbacks or context.fallbacks,
-    )
-
-
 def _chat_bound(working: Working, request: ChatRequest, target: Target, on: date, *, strict: bool) -> Bound:
     rates = working.rates.of(target.model, on, reads_only=False)
     return bound(target, size_of_chat(request, target), rates, strict=strict)
-
-
-def _payable(bounds: Sequence[Bound], standing: Standing) -> list[Bound]:
-    """Leave out targets without a price where money is limited, as long as there is one with a price."""
-    if all(quota.limit.meter != "cost" for quota in standing.quotas):
-        return list(bounds)
-    return [bound for bound in bounds if bound.cost_nanos is not None] or list(bounds)
 
 
 def _check_size(request: ChatRequest, targets: Sequence[Target]) -> None:
