@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from msgspec import Struct
+
 from llm_gate.domain.provider import Deployment, HttpReply, HttpRequest
 
 
@@ -43,6 +45,25 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+class PictureFacts(Struct, frozen=True, kw_only=True):
+    """What the bytes of a picture say of it: sizes in pixels, an animation's length in seconds (0: it stands still)."""
+
+    type: str
+    width: int
+    height: int
+    duration_s: float = 0.0
+
+
+class Measures(Protocol):
+    """Looks into media. Nothing of them is believed but their bytes."""
+
+    async def picture(self, data: bytes) -> PictureFacts | None:
+        """Return what a picture is; None where it is none, is cut off, or would unfold beyond all measure."""
+
+    async def sound(self, data: bytes) -> float | None:
+        """Return how long a recording lasts, in seconds; None where the bytes do not tell."""
 
 
 class SchemaCheck(Protocol):
