@@ -26,8 +26,12 @@ from llm_gate.dialects._gemini_schema import (
     read_usage,
 )
 from llm_gate.dialects.gemini_embeddings import GeminiEmbedding
+from llm_gate.dialects.gemini_images import GeminiImages
 from llm_gate.dialects.gemini_request import encode_chat
+from llm_gate.dialects.gemini_speech import GeminiSpeech
 from llm_gate.dialects.gemini_stream import GeminiChatStream
+from llm_gate.dialects.gemini_transcription import GeminiTranscription
+from llm_gate.dialects.gemini_videos import GeminiVideos
 from llm_gate.domain.messages import MediaPart, Part, TextPart, ThinkingPart, ToolCallPart
 from llm_gate.domain.provider import ChatStream, Encoded, HttpReply, Provider, Target
 from llm_gate.domain.requests import ChatRequest
@@ -144,4 +148,11 @@ provider = Provider(
     decode_error=decode_error,
     chat=GeminiChat(),
     embedding=GeminiEmbedding(),
+    media={
+        "image": GeminiImages(),
+        "image_edit": GeminiImages(),
+        "speech": GeminiSpeech(),
+        "transcription": GeminiTranscription(),
+    },
+    jobs={"video": GeminiVideos()},
 )

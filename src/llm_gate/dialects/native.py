@@ -78,7 +78,7 @@ def decode_chat_stream_request(body: bytes) -> ChatRequest:
 def _read_chat(body: bytes, *, stream: bool) -> ChatRequest:
     parsed, faults = read_chat_body(body)
     messages, more = read_messages(parsed.prompt.messages, "prompt.messages")
-    faults += [*_name_faults(parsed.provider), *more]
+    faults += [*name_faults(parsed.provider), *more]
     tools, tools_path = _one_of(parsed.prompt.tools, parsed.tools, "tools", faults)
     choice: ToolChoiceBody | None
     choice, choice_path = _one_of(parsed.prompt.tool_choice, parsed.tool_choice, "toolChoice", faults)
@@ -88,7 +88,7 @@ def _read_chat(body: bytes, *, stream: bool) -> ChatRequest:
     if faults:
         raise refusal(faults)
     return ChatRequest(
-        model=_model_name(parsed.provider),
+        model=model_name(parsed.provider),
         conversation=Conversation(lambda: messages),
         needs=_needs(messages, tools or [], response_format),
         stream=stream,
@@ -112,25 +112,27 @@ def decode_embedding_request(body: bytes) -> EmbeddingRequest:
         InvalidRequest: it is malformed; `faults` holds everything that is wrong.
     """
     parsed, faults = read_embeddings_body(body)
-    faults += _name_faults(parsed.provider)
+    faults += name_faults(parsed.provider)
     if faults:
         raise refusal(faults)
     return EmbeddingRequest(
-        model=_model_name(parsed.provider),
+        model=model_name(parsed.provider),
         inputs=tuple(parsed.content.texts),
         dimensions=None if parsed.parameter is None else parsed.parameter.dimensions,
         fallbacks=tuple(parsed.fallbacks or ()),
     )
 
 
-def _model_name(provider: ProviderSelector | None) -> str:
+def model_name(provider: ProviderSelector | None) -> str:
+    """Return the neutral name of what a caller selects: "provider/model", "provider/", "model" or ""."""
     if provider is None:
         return ""
     model = (provider.model.name if provider.model is not None else None) or ""
     return model if provider.name is None else f"{provider.name}/{model}"
 
 
-def _name_faults(provider: ProviderSelector | None) -> list[Fault]:
+def name_faults(provider: ProviderSelector | None) -> list[Fault]:
+    """Return what is wrong with how a provider is named."""
     # The neutral name is split at its first slash, so one in here would silently name another provider.
     if provider is None or provider.name is None or "/" not in provider.name:
         return []

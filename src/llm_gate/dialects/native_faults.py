@@ -171,3 +171,20 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def read_whole(body: bytes, decoder: msgspec.json.Decoder[S], record: type[S]) -> S:
+    """Read a body whose meaning needs no further look, or refuse it with all that is wrong with its shape.
+
+    Raises:
+        InvalidRequest: it is malformed; `faults` holds everything that is wrong.
+    """
+    read_object(body)
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        value = _plain(body, decoder)
+    faults = find_faults(value, record)
+    if not faults:  # the walk and the decoder disagree: the decoder decides
+        _refuse_first(body, decoder)
+    raise refusal(faults)

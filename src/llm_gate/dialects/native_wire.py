@@ -20,28 +20,28 @@ Number = Annotated[Raw, Meta(extra_json_schema={"type": "number"})]
 """A decimal number, written digit by digit: money never passes through a float."""
 
 
-class _Body(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class Body(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What a caller sends."""
 
 
-class _Reply(Struct, frozen=True, kw_only=True, rename="camel"):
+class Reply(Struct, frozen=True, kw_only=True, rename="camel"):
     """What a caller gets."""
 
 
-class ModelSelector(_Body, frozen=True, kw_only=True):
+class ModelSelector(Body, frozen=True, kw_only=True):
     """The model a caller wants; none means the provider's own choice."""
 
     name: Name | None = None
 
 
-class ProviderSelector(_Body, frozen=True, kw_only=True):
+class ProviderSelector(Body, frozen=True, kw_only=True):
     """The provider and model a caller wants; none means the gateway's choice."""
 
     name: Name | None = None
     model: ModelSelector | None = None
 
 
-class ChatParameter(_Body, frozen=True, kw_only=True):
+class ChatParameter(Body, frozen=True, kw_only=True):
     """How the answer is to be made. `jsonMode` asks for a JSON object."""
 
     temperature: Temperature | None = None
@@ -52,14 +52,14 @@ class ChatParameter(_Body, frozen=True, kw_only=True):
     json_mode: bool | None = None
 
 
-class ImageLink(_Body, frozen=True, kw_only=True):
+class ImageLink(Body, frozen=True, kw_only=True):
     """A picture: an http(s) link or a base64 data URL."""
 
     url: Name
     detail: str | None = None
 
 
-class ContentPart(_Body, frozen=True, kw_only=True):
+class ContentPart(Body, frozen=True, kw_only=True):
     """One part of a message: text or a picture."""
 
     type: Literal["text", "imageUrl", "image_url"]
@@ -67,7 +67,7 @@ class ContentPart(_Body, frozen=True, kw_only=True):
     image_url: ImageLink | None = None
 
 
-class ToolCallBody(_Body, frozen=True, kw_only=True):
+class ToolCallBody(Body, frozen=True, kw_only=True):
     """A tool call sent back as it came; `arguments` is JSON text."""
 
     name: Name
@@ -75,7 +75,7 @@ class ToolCallBody(_Body, frozen=True, kw_only=True):
     arguments: str | None = None
 
 
-class MessageBody(_Body, frozen=True, kw_only=True):
+class MessageBody(Body, frozen=True, kw_only=True):
     """One message.
 
     Role "tool" (or "function") carries what a tool answered, in `content`; with `tool` instead it is a call
@@ -90,7 +90,7 @@ class MessageBody(_Body, frozen=True, kw_only=True):
     tool_calls: list[ToolCallBody] | None = None
 
 
-class ToolBody(_Body, frozen=True, kw_only=True):
+class ToolBody(Body, frozen=True, kw_only=True):
     """A function offered to the model; `parameters` is a JSON Schema."""
 
     name: Name
@@ -98,13 +98,13 @@ class ToolBody(_Body, frozen=True, kw_only=True):
     parameters: dict[str, Raw] | None = None
 
 
-class FunctionSelector(_Body, frozen=True, kw_only=True):
+class FunctionSelector(Body, frozen=True, kw_only=True):
     """The function a tool choice names."""
 
     name: Name
 
 
-class ToolSelector(_Body, frozen=True, kw_only=True):
+class ToolSelector(Body, frozen=True, kw_only=True):
     """A tool choice that names one tool, directly or as a function."""
 
     type: Literal["function"] | None = None
@@ -115,7 +115,7 @@ class ToolSelector(_Body, frozen=True, kw_only=True):
 ToolChoiceBody = Literal["required", "auto", "none"] | ToolSelector
 
 
-class ResponseFormatBody(_Body, frozen=True, kw_only=True):
+class ResponseFormatBody(Body, frozen=True, kw_only=True):
     """The form the answer must have; `schema` and `name` belong to type json_schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -123,7 +123,7 @@ class ResponseFormatBody(_Body, frozen=True, kw_only=True):
     schema: dict[str, Raw] | None = None
 
 
-class Prompt(_Body, frozen=True, kw_only=True):
+class Prompt(Body, frozen=True, kw_only=True):
     """The conversation and how to answer it."""
 
     messages: Annotated[list[MessageBody], Meta(min_length=1)]
@@ -136,7 +136,7 @@ class Prompt(_Body, frozen=True, kw_only=True):
 Fallbacks = Annotated[list[Name], Meta(max_length=8)]
 
 
-class ChatBody(_Body, frozen=True, kw_only=True):
+class ChatBody(Body, frozen=True, kw_only=True):
     """The body of a chat request. Tools may stand in the prompt or here, not in both.
 
     `fallbacks` are models or aliases to try after the first one, as `provider/model`.
@@ -149,19 +149,19 @@ class ChatBody(_Body, frozen=True, kw_only=True):
     tool_choice: ToolChoiceBody | None = None
 
 
-class EmbeddingContent(_Body, frozen=True, kw_only=True):
+class EmbeddingContent(Body, frozen=True, kw_only=True):
     """The texts to be turned into vectors."""
 
     texts: Annotated[list[Name], Meta(min_length=1, max_length=2048)]
 
 
-class EmbeddingParameter(_Body, frozen=True, kw_only=True):
+class EmbeddingParameter(Body, frozen=True, kw_only=True):
     """How the vectors are to be made."""
 
     dimensions: Annotated[int, Meta(ge=1, le=2**20)] | None = None
 
 
-class EmbeddingsBody(_Body, frozen=True, kw_only=True):
+class EmbeddingsBody(Body, frozen=True, kw_only=True):
     """The body of an embedding request."""
 
     content: EmbeddingContent
@@ -170,7 +170,7 @@ class EmbeddingsBody(_Body, frozen=True, kw_only=True):
     parameter: EmbeddingParameter | None = None
 
 
-class TokenUsage(_Reply, frozen=True, kw_only=True):
+class TokenUsage(Reply, frozen=True, kw_only=True):
     """Token counts of a chat; the prompt's include cached ones."""
 
     completion_tokens: int
@@ -178,14 +178,14 @@ class TokenUsage(_Reply, frozen=True, kw_only=True):
     total_tokens: int
 
 
-class EmbeddingUsage(_Reply, frozen=True, kw_only=True):
+class EmbeddingUsage(Reply, frozen=True, kw_only=True):
     """Token counts of an embedding."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class ToolCallReply(_Reply, frozen=True, kw_only=True):
+class ToolCallReply(Reply, frozen=True, kw_only=True):
     """A tool the model asks for; `arguments` is JSON text."""
 
     id: str
@@ -193,32 +193,32 @@ class ToolCallReply(_Reply, frozen=True, kw_only=True):
     arguments: str
 
 
-class AssistantMessage(_Reply, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
+class AssistantMessage(Reply, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
     """What the model says."""
 
     content: str
 
 
-class ToolMessage(_Reply, frozen=True, kw_only=True, tag_field="role", tag="tool"):
+class ToolMessage(Reply, frozen=True, kw_only=True, tag_field="role", tag="tool"):
     """A tool call of the model."""
 
     tool: ToolCallReply
 
 
-class ModelName(_Reply, frozen=True, kw_only=True):
+class ModelName(Reply, frozen=True, kw_only=True):
     """The model that answered."""
 
     name: str
 
 
-class ProviderName(_Reply, frozen=True, kw_only=True):
+class ProviderName(Reply, frozen=True, kw_only=True):
     """The provider and model that answered."""
 
     name: str
     model: ModelName
 
 
-class TokenPrice(_Reply, frozen=True, kw_only=True):
+class TokenPrice(Reply, frozen=True, kw_only=True):
     """What `unitOfMeasure` tokens cost; a side that was not billed is left out."""
 
     unit_of_measure: int = 1_000_000
@@ -227,7 +227,7 @@ class TokenPrice(_Reply, frozen=True, kw_only=True):
     output_value: Number | UnsetType = UNSET
 
 
-class TokenCost(_Reply, frozen=True, kw_only=True):
+class TokenCost(Reply, frozen=True, kw_only=True):
     """What the tokens of one call cost, in the price's currency."""
 
     price: TokenPrice
@@ -236,13 +236,13 @@ class TokenCost(_Reply, frozen=True, kw_only=True):
     total: Number
 
 
-class CostReply(_Reply, frozen=True, kw_only=True):
+class CostReply(Reply, frozen=True, kw_only=True):
     """What one call costs."""
 
     token: TokenCost
 
 
-class ChatReply(_Reply, frozen=True, kw_only=True):
+class ChatReply(Reply, frozen=True, kw_only=True):
     """The answer to a chat request. Usage and cost are left out where they are unknown."""
 
     usage: TokenUsage | UnsetType = UNSET
@@ -252,13 +252,13 @@ class ChatReply(_Reply, frozen=True, kw_only=True):
     cost: CostReply | UnsetType = UNSET
 
 
-class StreamMessage(_Reply, frozen=True, kw_only=True):
+class StreamMessage(Reply, frozen=True, kw_only=True):
     """One event of a streamed answer: a piece of text, or a complete tool call."""
 
     message: AssistantMessage | ToolMessage
 
 
-class StreamEnd(_Reply, frozen=True, kw_only=True):
+class StreamEnd(Reply, frozen=True, kw_only=True):
     """The last event of a complete streamed answer."""
 
     usage: TokenUsage | UnsetType = UNSET
@@ -267,7 +267,7 @@ class StreamEnd(_Reply, frozen=True, kw_only=True):
     provider: ProviderName
 
 
-class EmbeddingsReply(_Reply, frozen=True, kw_only=True):
+class EmbeddingsReply(Reply, frozen=True, kw_only=True):
     """The answer to an embedding request: one vector for each text, in their order."""
 
     data: tuple[tuple[float, ...], ...]
@@ -275,7 +275,7 @@ class EmbeddingsReply(_Reply, frozen=True, kw_only=True):
     cost: CostReply | UnsetType = UNSET
 
 
-class ErrorDetail(_Reply, frozen=True, kw_only=True, omit_defaults=True):
+class ErrorDetail(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that is wrong; `statusCode` is symbolic."""
 
     status_code: str
@@ -283,7 +283,7 @@ class ErrorDetail(_Reply, frozen=True, kw_only=True, omit_defaults=True):
     details: str | None = None
 
 
-class UsageInfoReply(_Reply, frozen=True, kw_only=True):
+class UsageInfoReply(Reply, frozen=True, kw_only=True):
     """How far a limit is used; the field `current…` is named after what is counted, money is in US dollars.
 
     What calls under way hold is counted as used; `held` tells how much that is. After the end of a subscription,
@@ -310,7 +310,7 @@ class UsageInfoReply(_Reply, frozen=True, kw_only=True):
     upgrade_to: str | UnsetType | None = UNSET
 
 
-class ErrorReply(_Reply, frozen=True, kw_only=True):
+class ErrorReply(Reply, frozen=True, kw_only=True):
     """The body of every answer that is not a success. `usageInfo` says what stands behind a limit's refusal."""
 
     error_details: tuple[ErrorDetail, ...]

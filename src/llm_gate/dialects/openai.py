@@ -3,6 +3,10 @@
 from llm_gate.dialects.openai_either import OpenAIEither
 from llm_gate.dialects.openai_embeddings import OpenAIEmbedding
 from llm_gate.dialects.openai_errors import decode_error
+from llm_gate.dialects.openai_images import OpenAIImageEdits, OpenAIImages
+from llm_gate.dialects.openai_speech import OpenAISpeech
+from llm_gate.dialects.openai_transcriptions import OpenAITranscriptions
+from llm_gate.dialects.openai_videos import OpenAIVideos
 from llm_gate.domain.provider import Provider, Target
 
 
@@ -17,4 +21,11 @@ provider = Provider(
     decode_error=decode_error,
     chat=OpenAIEither(address),
     embedding=OpenAIEmbedding(address),
+    media={
+        "image": OpenAIImages(address),
+        "image_edit": OpenAIImageEdits(address),
+        "speech": OpenAISpeech(address),
+        "transcription": OpenAITranscriptions(address),
+    },
+    jobs={"video": OpenAIVideos(address)},
 )

@@ -235,9 +235,10 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `rank` orders the providers that are tried when nobody names one (none: never). `finish_is_end` is for
     vendors known to send no end marker. `control_header` names an inbound header handed to this provider.
     `api` says which of the OpenAI dialect's two forms of chat is spoken ("chat" if nothing says otherwise).
-    `reply_headers` maps headers of the vendor's answers to those of ours that show them.
-    `synthetic` marks every answer as made up. `strategy` orders several places of the provider; `rpm`, `tpm`,
-    `max_concurrent`, `max_waiting`, `weight` and `timeouts` are those of each place that `deployments` says nothing of.
+    `reply_headers` maps headers of the vendor's answers to those of ours that show them. `defaults_env` names variables
+    that replace a default. `synthetic` marks every answer as made up. `strategy` orders several places of the provider;
+    `rpm`, `tpm`, `max_concurrent`, `max_waiting`, `weight` and `timeouts` are those of each place that `deployments`
+    says nothing of.
     """
 
     label: str | None = None
@@ -254,6 +255,7 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     base_url_env: str | None = None
     rank: int | None = None
     defaults: Mapping[Operation, str] = {}
+    defaults_env: Mapping[Operation, str] = {}
     finish_is_end: bool = False
     max_tokens_field: str | None = None
     drop: tuple[str, ...] = ()

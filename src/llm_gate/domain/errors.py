@@ -231,9 +231,9 @@ class ProviderError(GateError):
     `status` is the upstream's HTTP status (None when there was none), `retry_after_s` its own hint
     in seconds, `detail` a shortened vendor text in which credentials are masked. `was_sent` is False where the
     request certainly never reached the provider, so that nothing can have been billed; `is_unbilled` is True where the
-    provider itself says that its work failed. `may_repeat` is False where another try at the same place could be paid
-    twice. `preceding` holds the events
-    of a stream that were complete when it broke, so that they are not lost with it.
+    provider itself says that its work failed, `was_accepted` where it had taken the request for work that it bills.
+    `may_repeat` is False where another try at the same place could be paid twice. `preceding` holds the events of a
+    stream that were complete when it broke, so that they are not lost with it.
     """
 
     code = "provider_error"
@@ -262,6 +262,7 @@ class ProviderError(GateError):
         self.vendor_code = vendor_code
         self.was_sent = True
         self.is_unbilled = False
+        self.was_accepted = False
         self.may_repeat = True
         self.preceding: tuple[Any, ...] = ()
 

@@ -29,6 +29,10 @@ RecordStatus = Literal["ok", "failed", "cut", "unconfirmed"]
 """How a call ended. "unconfirmed": its process died, so that it is charged at its bound."""
 
 
+JOBS_OWNER = "jobs"
+"""Whose reservations outlive the process that made them: each belongs to the job of the same id."""
+
+
 class Hold(Struct, frozen=True, kw_only=True, array_like=True):
     """An amount held against one quota in one window; `cap` is the quota's value at that time.
 

@@ -70,7 +70,7 @@ def fit(request: MediaRequest, model: Model) -> Fitted:
     spec = model.media
     if spec is None:
         return Fitted(request=request)
-    request, notes = _sized(request, model, spec)
+    request, notes = _sized(_without_auto(request, spec), model, spec)
     for name in _ASKED.get(type(request), _FACE_SWAP):
         if _is_said(getattr(request, name)) and name not in spec.takes:
             raise _refused(name, f"{model.provider}/{model.name} does not take it")
@@ -81,7 +81,8 @@ def fit(request: MediaRequest, model: Model) -> Fitted:
             continue
         said = getattr(request, name)
         if said is None:
-            if name in _FILLED:
+            is_sized = name == "resolution" and getattr(request, "width", None) is not None
+            if name in _FILLED and not is_sized:
                 changed[name] = allowed[0]
         elif (known := _among(said, allowed)) is None:
             raise _refused(name, f"{model.provider}/{model.name} takes {_listed(allowed)}, not {said!r}")
@@ -91,6 +92,17 @@ def fit(request: MediaRequest, model: Model) -> Fitted:
         request = structs.replace(request, **changed)
     _check_amounts(request, model, spec)
     return Fitted(request=request, notes=notes)
+
+
+def _without_auto(request: Any, spec: MediaSpec) -> Any:
+    """Leave out words that only say that the model may choose."""
+    words = {"quality": spec.qualities, "background": ()}
+    chosen = [
+        name
+        for name, allowed in words.items()
+        if getattr(request, name, None) == "auto" and "auto" not in allowed
+    ]
+    return structs.replace(request, **dict.fromkeys(chosen)) if chosen else request
 
 
 def _is_said(value: object) -> bool:
@@ -117,13 +129,14 @@ def _sized(request: Any, model: Model, spec: MediaSpec) -> tuple[Any, tuple[str,
         if spec.sizes and written not in spec.sizes:
             raise _refused("size", f"{name} takes {_listed(spec.sizes)}, not {written}")
         return request, ()
-    known = next(
-        (step for step, pixels in spec.pixels.items() if parse_size(pixels) == (width, height)), None
-    )
-    if known is not None:
-        if request.resolution not in {None, known}:
+    steps = {parse_size(pixels): step for step, pixels in spec.pixels.items()}
+    known, turned = steps.get((width, height)), steps.get((height, width))
+    if known is not None or (turned is not None and "9:16" in spec.aspect_ratios):
+        step = known or turned
+        if request.resolution not in {None, step}:
             raise _refused("size", f"{written} is not {request.resolution}")
-        return structs.replace(request, resolution=known, width=None, height=None), ()
+        ratio = request.aspect_ratio if known is not None else "9:16"
+        return structs.replace(request, resolution=step, aspect_ratio=ratio, width=None, height=None), ()
     if spec.nearest_ratio and spec.aspect_ratios and request.aspect_ratio is None:
         ratio = nearest_ratio(width, height, spec.aspect_ratios)
         note = f"size {written}: {name} takes ratios only, so it was asked for {ratio}"

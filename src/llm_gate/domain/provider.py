@@ -291,3 +291,9 @@ class Provider(Struct, frozen=True, kw_only=True):
     jobs: Mapping[Operation, JobCodec] = {}
     presence: PresenceCodec | None = None
     respond: Callable[[HttpRequest, float], LocalReply] | None = None
+
+    def does(self, operation: Operation) -> bool:
+        """Tell whether it can do an operation."""
+        if operation in {"chat", "embedding"}:
+            return (self.chat if operation == "chat" else self.embedding) is not None
+        return operation in self.media or operation in self.jobs

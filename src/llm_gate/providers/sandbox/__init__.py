@@ -6,12 +6,11 @@ It speaks the OpenAI dialect through the same codecs as a real vendor; only the 
 
 import hashlib
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from llm_gate.dialects.openai import address
 from llm_gate.dialects.openai_chat import OpenAIChat
@@ -21,17 +20,26 @@ from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.provider import ChatStream, Encoded, HttpReply, HttpRequest, LocalReply, Provider, Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
+from llm_gate.providers.sandbox.control import CONTROL_HEADER, Control, read_control, with_control
 from llm_gate.providers.sandbox.made_up import synthesise
+from llm_gate.providers.sandbox.media import (
+    SandboxFaceSwaps,
+    SandboxImageEdits,
+    SandboxImages,
+    SandboxSpeech,
+    SandboxTranscription,
+    SandboxVideos,
+)
+from llm_gate.providers.sandbox.studio import respond_media
 
-CONTROL_HEADER = "x-llm-gate-sandbox"
+__all__ = ["CONTROL_HEADER", "GREETING", "Control", "provider", "read_control", "respond"]
+
 GREETING = "This is a synthetic answer from the LLM Gate sandbox; no model was called."
 
 _DIMENSIONS = 256
 _MAX_DIMENSIONS = 4096
-_MAX_DELAY_MS = 60_000
 _QUOTE_CHARS = 400
 _BYTES_PER_TOKEN = 4
-_NUMBER = re.compile(r"[0-9]{1,9}")
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream"}
 _FAILURES: dict[int, tuple[str, str]] = {
@@ -46,44 +54,8 @@ _SERVER_ERROR = ("server_error", "server_error")
 _REQUEST_ERROR = ("invalid_request_error", "sandbox_failure")
 
 
-class Control(Struct, frozen=True, kw_only=True):
-    """What the caller told the sandbox to do: status to fail with, wait, pieces before the break."""
-
-    fail: int | None = None
-    delay_ms: int = 0
-    cut_after: int | None = None
-
-
-def read_control(text: str | None) -> Control:
-    """Read the control header.
-
-    Raises:
-        InvalidRequest: an unknown word, or a number out of range.
-    """
-    given: dict[str, int] = {}
-    for item in (text or "").split(";"):
-        name, _, value = item.strip().partition("=")
-        if not name:
-            continue
-        if name.strip() not in {"fail", "delay_ms", "cut_after"} or _NUMBER.fullmatch(value.strip()) is None:
-            raise InvalidRequest(f"{CONTROL_HEADER}: cannot read {item.strip()!r}", param=CONTROL_HEADER)
-        given[name.strip()] = int(value)
-    control = msgspec.convert(given, Control)
-    if control.fail is not None and not 400 <= control.fail < 600:  # noqa: PLR2004
-        raise InvalidRequest(f"{CONTROL_HEADER}: fail must be a status from 400 to 599", param=CONTROL_HEADER)
-    if control.delay_ms > _MAX_DELAY_MS:
-        raise InvalidRequest(
-            f"{CONTROL_HEADER}: delay_ms must be at most {_MAX_DELAY_MS}", param=CONTROL_HEADER
-        )
-    return control
-
-
 def _with_control(encoded: Encoded, target: Target) -> Encoded:
-    if target.control is None:
-        return encoded
-    read_control(target.control)
-    headers = {**encoded.request.headers, CONTROL_HEADER: target.control}
-    return structs.replace(encoded, request=structs.replace(encoded.request, headers=headers))
+    return structs.replace(encoded, request=with_control(encoded.request, target))
 
 
 class SandboxChat:
@@ -129,8 +101,11 @@ def respond(request: HttpRequest, now_s: float) -> LocalReply:
     delay_s = control.delay_ms / 1000
     if control.fail is not None:
         return _failure(control.fail, delay_s)
-    body: dict[str, Any] = msgspec.json.decode(request.body)
     try:
+        media = respond_media(request, now_s)
+        if media is not None:
+            return media if control.cut_after is None else _cut(media)
+        body: dict[str, Any] = msgspec.json.decode(request.body)
         if request.url.endswith("/embeddings"):
             pieces, headers = [_embeddings(body)], _JSON
         else:
@@ -143,6 +118,12 @@ def respond(request: HttpRequest, now_s: float) -> LocalReply:
     elif control.cut_after is not None and control.cut_after < len(pieces):
         pieces, broken = pieces[: control.cut_after], True
     return LocalReply(status=200, headers=headers, chunks=iter(pieces), delay_s=delay_s, broken=broken)
+
+
+def _cut(reply: LocalReply) -> LocalReply:
+    """Return the first half of an answer that is no stream."""
+    whole = b"".join(reply.chunks)
+    return structs.replace(reply, chunks=iter((whole[: len(whole) // 2],)), broken=True)
 
 
 def _refusal(error: InvalidRequest, delay_s: float) -> LocalReply:
@@ -343,5 +324,13 @@ provider = Provider(
     decode_error=decode_error,
     chat=SandboxChat(),
     embedding=SandboxEmbedding(),
+    media={
+        "image": SandboxImages(),
+        "image_edit": SandboxImageEdits(),
+        "face_swap": SandboxFaceSwaps(),
+        "speech": SandboxSpeech(),
+        "transcription": SandboxTranscription(),
+    },
+    jobs={"video": SandboxVideos()},
     respond=respond,
 )
