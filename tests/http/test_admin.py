@@ -253,6 +253,14 @@ PROBED = {
     ("GET", "/api/subscription/renewal-history/{user_id}/retention-stats"): ("user", None),
     ("GET", "/llm-gate/v1/quotes/{id}"): ("quote", None),
     ("DELETE", "/llm-gate/v1/quotes/{id}"): ("quote", None),
+    **{
+        (method, f"/llm-gate/v1/jobs/{{id}}{rest}"): ("job", None)
+        for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/content"))
+    },
+    ("GET", "/v1/videos/{id}"): ("job", None),
+    ("DELETE", "/v1/videos/{id}"): ("job", None),
+    ("GET", "/v1/videos/{id}/content"): ("job", None),
+    ("GET", "/llm-gate/v1/blobs/{id}"): ("blob", None),
 }
 # Plans and models belong to all. The two others write something of the caller's own under whatever name they are given.
 SHARED = {
@@ -287,6 +295,10 @@ def twins(gate, desk):
             {**NATIVE_HEADERS, **admin_headers(admin, tenant)},
         )
         assert quote.status == 200, quote.body
+        mine = {**NATIVE_HEADERS, **admin_headers(admin, tenant)}
+        film = call(gate.url, "/llm-gate/v1/videos", {"prompt": {"message": "a"}}, mine).json
+        drawn = {"prompt": {"message": "a", "parameter": {"size": "64x64"}}}
+        kept = call(gate.url, "/llm-gate/v1/images/generations", drawn, mine).json["data"][0]["url"]
         found[tenant] = {
             "admin": admin,
             "user": [user],
@@ -296,6 +308,8 @@ def twins(gate, desk):
             "call": [line["id"] for line in calls],
             "alert": [line["id"] for line in alerts],
             "quote": [quote.json["quoteId"]],
+            "job": [film["id"]],
+            "blob": [kept.partition("/blobs/")[2].partition("?")[0]],
         }
     return found
 

@@ -156,7 +156,10 @@ def test_models(client):
     """The list holds what can be used now, with context and pricing fields."""
     listed = {model.id: model for model in client.models.list()}
 
-    assert set(listed) == {"sandbox/chat", "sandbox/embedding"}
+    media = {
+        f"sandbox/{name}" for name in ("image", "image-edit", "face-swap", "video", "speech", "transcription")
+    }
+    assert set(listed) == {"sandbox/chat", "sandbox/embedding"} | media
     assert listed["sandbox/chat"].context_length == 128_000
     assert listed["sandbox/chat"].pricing == {"prompt": "0", "completion": "0"}
     assert client.models.retrieve("sandbox/chat").id == "sandbox/chat"

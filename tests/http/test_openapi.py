@@ -155,12 +155,35 @@ def test_the_document_holds_every_public_route(gateway):
         "/v1/messages/count_tokens",
         "/v1/models",
         "/v1/models/{id}",
+        *(
+            f"/llm-gate/v1/{path}"
+            for path in (
+                "images/generations",
+                "images/edits",
+                "images/face-swaps",
+                "audio/speech",
+                "audio/transcriptions",
+                "videos",
+                "jobs",
+                "jobs/{id}",
+                "jobs/{id}/events",
+                "jobs/{id}/content",
+                "blobs/{id}",
+            )
+        ),
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+        "/v1/videos",
+        "/v1/videos/{id}",
+        "/v1/videos/{id}/content",
         "/healthz",
         "/readyz",
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert "200" in operation["responses"]
+            assert {"200", "202"} & operation["responses"].keys()
             assert path.endswith(("health", "healthz", "readyz")) or "4XX" in operation["responses"]
 
 
@@ -169,12 +192,12 @@ def test_the_examples_of_the_document_work(gateway):
     document = call(gateway.url, "/llm-gate/openapi.json").json
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            if "requestBody" in operation:
+            if "application/json" in operation.get("requestBody", {}).get("content", {}):
                 example = operation["requestBody"]["content"]["application/json"]["example"]
                 # What an administrator alone may do is shown to work with the rest of administration.
                 for_admin = "/admin/" in path or "/subscribe/" in path
-                expected = 401 if for_admin else 200
-                assert call(gateway.url, path, example, NATIVE_HEADERS).status == expected
+                expected = "401" if for_admin else next(iter(operation["responses"]))
+                assert str(call(gateway.url, path, example, NATIVE_HEADERS).status) == expected
 
 
 def test_the_page_and_its_assets_come_from_here(gateway):

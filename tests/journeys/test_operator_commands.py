@@ -165,7 +165,7 @@ def test_postgresql_by_its_variable(gate, tmp_path):
             "inference",
             "usage:read",
         ]
-        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0002"}
+        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0003"}
         assert "is not the one" in gate("keys", "list", code=1, **{**store, "LLM_GATE_PEPPER": "q" * 40})
         assert not (tmp_path / "data").exists()
         assert len(gate("keys", "list", "--json", **store)) == 1

@@ -17,10 +17,10 @@ from llm_gate.settings import load_settings
 from support.aliases import alias_of
 
 ROOT = Path(__file__).parents[2]
-TODAY = date(2026, 11, 20)
+TODAY = date(2026, 11, 21)
 
 # Providers that no dialect of this version reaches.
-CATALOGUED = {"stability", "wavespeed", "tavily", "serper", "exa", "metaphor", "firecrawl"}
+CATALOGUED = {"tavily", "serper", "exa", "metaphor", "firecrawl"}
 
 # The documents' catalogue: label, description, context window, training data, prices (unit, usd, w, h, quality).
 DOCUMENTED = {
@@ -158,20 +158,22 @@ def test_automatic_choice_has_the_documented_order(catalog):
         entry.spec.rank: name for name, entry in catalog.providers.items() if entry.spec.rank is not None
     }
     order = ["gemini", "huggingface", "openai", "anthropic", "azure_openai", "cohere", "ollama", "sandbox"]
+    # Those without text are asked for media alone.
+    ranked = {rank: name for rank, name in ranked.items() if "chat" in catalog.providers[name].spec.defaults}
     assert [ranked[rank] for rank in sorted(ranked)] == order
 
 
 def test_every_provider_says_how_it_is_reached(catalog):
-    """Every entry names a wire format, a default chat model that is still alive, and an address or its variable."""
+    """Every entry names a wire format, a default model that is still alive, and an address or its variable."""
     for entry in catalog.providers.values():
         spec = entry.spec
         for operation, name in spec.defaults.items():
             assert not entry.models[name].is_retired(TODAY), (entry.name, operation)
         if entry.name in CATALOGUED:
             continue
-        assert spec.dialect in {"openai", "anthropic", "gemini", "cohere", "ollama"}
+        assert spec.dialect in {"openai", "anthropic", "gemini", "cohere", "ollama", spec.module}
         assert spec.base_url or spec.base_url_env
-        assert "chat" in spec.defaults
+        assert {"chat", "image"} & spec.defaults.keys()
 
 
 @pytest.mark.parametrize("provider", sorted(CATALOGUED))
@@ -190,13 +192,13 @@ def test_a_provider_without_a_dialect_is_priced_and_not_called(provider):
 def test_a_catalogued_provider_can_be_given_a_dialect():
     """The operator's file may complete the entry, whose models and prices stay, and may change only its prices."""
     dialect = {"dialect": "openai", "base_url": "http://127.0.0.1:9000/v1"}
-    entry = load_catalog({"wavespeed": dialect}).providers["wavespeed"]
-    assert entry.models == load_catalog().providers["wavespeed"].models
-    prices = [{"unit": "images", "usd": "1"}]
-    changed = load_catalog({"stability": {"models": [{"name": "stable-image-core", "prices": prices}]}})
-    (price,) = changed.providers["stability"].models["stable-image-core"].prices
+    entry = load_catalog({"firecrawl": dialect}).providers["firecrawl"]
+    assert entry.models == load_catalog().providers["firecrawl"].models
+    prices = [{"unit": "requests", "usd": "1"}]
+    changed = load_catalog({"tavily": {"models": [{"name": "tavily-search", "prices": prices}]}})
+    (price,) = changed.providers["tavily"].models["tavily-search"].prices
     assert price.nanos == 10**9
-    assert "providers.wavespeed.base_url" in faults_of({"wavespeed": {"dialect": "openai"}})
+    assert "providers.firecrawl.base_url" in faults_of({"firecrawl": {"dialect": "openai"}})
 
 
 def test_the_sandbox_needs_nothing_and_costs_nothing(catalog):

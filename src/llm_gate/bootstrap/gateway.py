@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from time import time_ns
 from typing import TypedDict
 from uuid import uuid4
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from llm_gate.bootstrap.places import is_loopback
 from llm_gate.bootstrap.reach import cooldown_rules, load_working
+from llm_gate.domain.blobs import Blobs, Links
 from llm_gate.domain.conditions import SharedConditions
 from llm_gate.domain.errors import GateFault, StoreUnavailable
 from llm_gate.domain.plans import UNLIMITED
@@ -21,21 +22,31 @@ from llm_gate.domain.secret import Secret
 from llm_gate.domain.stores import Answers, Directives, Ledger, Quotes, ShortWindows
 from llm_gate.engine.access import Access, AccessRules
 from llm_gate.engine.admission import Admission
+from llm_gate.engine.alerts import Messenger
 from llm_gate.engine.fleet import Budgets, Fleet
 from llm_gate.engine.gate import Gate
+from llm_gate.engine.job_words import JobTeller
+from llm_gate.engine.job_work import JobWork
+from llm_gate.engine.jobs import JobDesk
+from llm_gate.engine.keeping import Keeping
+from llm_gate.engine.media import MediaDesk
 from llm_gate.engine.notices import OperatorNotices
 from llm_gate.engine.resolve import Directory
 from llm_gate.engine.working import Working
+from llm_gate.measures import BytesMeasures
 from llm_gate.schemas import SchemaChecks
 from llm_gate.settings import Settings
 from llm_gate.storage.answers import StoredAnswers
+from llm_gate.storage.blobs import FolderBlobs
 from llm_gate.storage.directives import any_key, stored_plans
+from llm_gate.storage.jobs import StoredJobs
 from llm_gate.storage.ledger import StoredLedger
 from llm_gate.storage.memory import MemoryLedger, NoDirectives
 from llm_gate.storage.notices import StoredNotices
 from llm_gate.storage.opening import Store, open_store
 from llm_gate.storage.plans import apply_plans
 from llm_gate.storage.quotes import StoredQuotes
+from llm_gate.transport.fetch import GuardedFetcher
 
 _logger = logging.getLogger("llm_gate.credentials")
 
@@ -78,9 +89,16 @@ class Gateway:
     """A gateway ready to work. Its connections belong to the event loop in which they are first used."""
 
     def __init__(
-        self, *, gate: Gate, stores: Stores, notices: OperatorNotices, schemas: SchemaChecks
+        self,
+        *,
+        gate: Gate,
+        stores: Stores,
+        notices: OperatorNotices,
+        schemas: SchemaChecks,
+        keeping: Keeping,
     ) -> None:
         self.gate = gate
+        self.keeping = keeping
         self.schemas = schemas
         self.notices = notices
         self.stores = stores
@@ -102,6 +120,7 @@ class Gateway:
         await self.gate.access.start()
         self.gate.start()
         self.notices.start()
+        self.keeping.start()
 
     def reload(self, settings: Settings, working: Working) -> None:
         """Serve from other settings, of which `working` was made; calls under way keep those they began with."""
@@ -143,6 +162,8 @@ class Gateway:
         """Close every connection to providers, write what is left to write, and close the stores."""
         try:
             await self.gate.close()
+            await self.gate.media.fetcher.close()
+            await self.keeping.close()
             await self.gate.access.close()
             await self.notices.close()
         finally:
@@ -180,6 +201,8 @@ def build(settings: Settings, *, instance_id: str | None = None, stores: Stores 
         shared=stores.conditions,
     )
     schemas = SchemaChecks()
+    fetcher = GuardedFetcher(trusted_hosts=settings.media.trusted_hosts)
+    measures = BytesMeasures()
     gate = Gate(
         working=working,
         instance_id=instance_id or uuid4().hex[:16],
@@ -187,8 +210,55 @@ def build(settings: Settings, *, instance_id: str | None = None, stores: Stores 
         access=access,
         admission=admission,
         fleet=fleet,
+        media=lambda pipeline: MediaDesk(pipeline, fetcher=fetcher, measures=measures),
     )
-    return Gateway(gate=gate, stores=stores, notices=notices, schemas=schemas)
+    keeping = open_keeping(settings, stores)
+    _open_jobs(gate, stores, keeping, messenger=fetcher, secret=settings.webhook_secret)
+    return Gateway(gate=gate, stores=stores, notices=notices, schemas=schemas, keeping=keeping)
+
+
+def _open_jobs(
+    gate: Gate, stores: Stores, keeping: Keeping, *, messenger: Messenger, secret: Secret | None
+) -> None:
+    """Let the gate take jobs, where there is a store that keeps them."""
+    opened = stores.opened
+    if opened is None:
+        return
+    jobs = StoredJobs(opened.database)
+    key = opened.pepper.derive("webhooks") if secret is None else secret.reveal().encode()
+    work = JobWork(
+        gate.media,
+        jobs,
+        keeping,
+        working=lambda: gate.working,
+        now_ms=now_ms,
+        tell=JobTeller(messenger, secret=key, now_ms=now_ms),
+    )
+    desk = JobDesk(gate.pipeline, gate.media, jobs, now_ms=now_ms, take_up=work.take_up)
+    gate.use_jobs(desk, work)
+
+
+def open_keeping(settings: Settings, stores: Stores) -> Keeping:
+    """Return where media are kept, with links that every process of this gateway signs alike."""
+    said = settings.media
+    key = token_bytes(32) if stores.opened is None else stores.opened.pepper.derive("links")
+    return Keeping(
+        _blobs(settings),
+        Links(key),
+        root=f"{settings.api.path}/v1/blobs",
+        link_s=said.link_s,
+        now_ms=now_ms,
+    )
+
+
+def _blobs(settings: Settings) -> Blobs:
+    said = settings.media
+    if said.s3_url is None:
+        return FolderBlobs(settings.server.data_dir / "blobs", retention_s=said.retention_s)
+    # An optional driver, as in storage/database.py.
+    from llm_gate.storage.s3_blobs import S3Blobs  # noqa: PLC0415
+
+    return S3Blobs(said.s3_url, retention_s=said.retention_s)
 
 
 def budgets_of(settings: Settings) -> Budgets:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from msgspec import structs
 
@@ -10,7 +9,7 @@ from llm_gate.bootstrap.guards import load_guards
 from llm_gate.bootstrap.places import Places, deadlines, table_written, variable_of
 from llm_gate.catalog.loader import CatalogFaults, load_provider, survey_catalog
 from llm_gate.dialects import anthropic_messages, cohere, gemini, ollama, openai
-from llm_gate.domain.catalog import Catalog
+from llm_gate.domain.catalog import Catalog, Operation
 from llm_gate.domain.errors import Fault
 from llm_gate.domain.plan_tables import table_providers
 from llm_gate.domain.policy import FACTORY, GATEWAY, AttemptPolicy, CooldownRules
@@ -209,8 +208,12 @@ def _plan_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:
                 yield Fault(f"plans.custom.{plan}.limits.{limit}", f"no provider is called {provider!r}")
 
 
-def _named_defaults(settings: Settings, catalog: Catalog) -> dict[str, str]:
-    found: dict[str, Any] = {
-        name: settings.environment.get(variable_of(name, "MODEL")) for name in catalog.providers
-    }
-    return {name: model for name, model in found.items() if model}
+def _named_defaults(settings: Settings, catalog: Catalog) -> dict[tuple[str, Operation], str]:
+    """Return the models that variables name, by provider and operation."""
+    found: dict[tuple[str, Operation], str] = {}
+    for name, entry in catalog.providers.items():
+        variables: dict[Operation, str] = {**entry.spec.defaults_env, "chat": variable_of(name, "MODEL")}
+        for operation, variable in variables.items():
+            if model := settings.environment.get(variable):
+                found[name, operation] = model
+    return found

@@ -27,6 +27,7 @@ from llm_gate.domain.errors import (
     Unsettled,
 )
 from llm_gate.domain.ledger import (
+    JOBS_OWNER,
     Advance,
     AttemptStatus,
     Call,
@@ -99,8 +100,11 @@ class Admission:
         bounds: Sequence[Bound],
         *,
         count: int = 1,
+        job_id: str | None = None,
     ) -> "Booking":
         """Hold what a call may use, at the dearest of its targets, and commit that the first is about to be called.
+
+        With a `job_id`, what is held belongs to that job and not to this process.
 
         Raises:
             QuotaExceeded: a limit leaves no room; nothing is held.
@@ -108,7 +112,7 @@ class Admission:
             StoreUnavailable: the ledger cannot be reached.
         """
         call = Call(
-            id=self.new_id(),
+            id=job_id or self.new_id(),
             tenant=context.caller.tenant,
             application=context.caller.application,
             user=context.caller.user,
@@ -118,7 +122,7 @@ class Admission:
             bucket=BUCKET_OF[operation],
             endpoint=context.endpoint,
             made_ms=milliseconds(context.received_at),
-            owner=self.owner,
+            owner=self.owner if job_id is None else JOBS_OWNER,
             plan=holds.standing.plan.name,
             count=count,
             quote_id=context.quote_id,
@@ -253,13 +257,19 @@ class Booking:
         self._last = None
         self._is_called = True
 
-    def answered(self, usage: Usage | None, cost: Cost | None) -> None:
-        """Note that the attempt gave an answer. Without a usage it is charged as estimated or at its bound."""
-        if usage is None:
+    def answered(
+        self, usage: Usage | None, cost: Cost | None, units: Mapping[str, int] | None = None
+    ) -> None:
+        """Note that the attempt gave an answer. Without a usage it is charged as estimated or at its bound.
+
+        `units` are what else was made or used, by name; with them and a cost, no tokens need be counted.
+        """
+        if usage is None and (cost is None or units is None):
             self._end_uncounted("ok", None)
             return
-        quality: Quality = "measured" if usage.source == "measured" else "estimated"
-        self._end("ok", quality, usage, cost)
+        counted = usage or Usage()
+        quality: Quality = "measured" if counted.source == "measured" else "estimated"
+        self._end("ok", quality, counted, cost, units=units)
 
     def failed(self, error: ProviderError, usage: Usage | None = None, cost: Cost | None = None) -> None:
         """Note that the attempt failed; `usage` is what was counted before it did."""
@@ -291,6 +301,7 @@ class Booking:
         cost: Cost | None,
         *,
         error: ProviderError | None = None,
+        units: Mapping[str, int] | None = None,
     ) -> None:
         unused = usage.total_tokens == 0 and status != "ok"
         self._last = Outcome(
@@ -301,7 +312,7 @@ class Booking:
             ended_ms=self._admission.now_ms(),
             status=status,
             quality=quality,
-            units=usage.counts,
+            units=usage.counts if units is None else {**usage.counts, **units},
             tokens=usage.total_tokens,
             cost_nanos=0 if unused else None if cost is None else cost.nanos,
             prices=() if cost is None else tuple(line.price.id for line in cost.lines),
@@ -360,6 +371,11 @@ class Booking:
         except GateError:
             return
         await self._return_rest(result)
+
+    def hand_over(self) -> tuple[int, int]:
+        """Leave the call open: its job ends it. Returns the number and start (ms since 1970) of its attempt."""
+        self._finish()
+        return self._number, self._started_ms
 
     def lost(self) -> None:
         """End a call that another one beside it has answered; what it may have cost is charged all the same."""
@@ -437,6 +453,8 @@ def is_unbilled(error: ProviderError) -> bool:
 
     A provider that answered with an error did not answer the request; one that fell silent may have.
     """
+    if error.was_accepted and not error.is_unbilled:
+        return False
     if isinstance(
         error,
         ProviderRateLimited

@@ -14,7 +14,7 @@ from llm_gate.domain.bounds import CostRange, price_range
 from llm_gate.domain.catalog import Model, Operation
 from llm_gate.domain.errors import InvalidRequest, NotFound, ProviderUnavailable
 from llm_gate.domain.limits import BUCKET_OF
-from llm_gate.domain.operations import Count, Draft, exactly
+from llm_gate.domain.operations import Count, Draft, exactly, parse_size
 from llm_gate.domain.plans import Plan
 from llm_gate.domain.preflight import Asked, Estimate
 from llm_gate.domain.text_rates import TextRates, text_rates
@@ -58,7 +58,7 @@ def estimate(asked: Asked, directory: Directory, plan: Plan, on: date) -> Estima
     """
     operation, models, is_configured = _who(asked, directory, on)
     _check(asked, operation, plan)
-    drafts = [_draft(asked, operation, model, plan) for model in models]
+    drafts = [draft_of(asked, operation, model, plan) for model in models]
     priced = [_price(asked, model, draft, on) for model, draft in zip(models, drafts, strict=True)]
     ranges = [cost for cost, _ in priced]
     likely = [nanos for _, nanos in priced if nanos is not None]
@@ -89,6 +89,9 @@ def _who(asked: Asked, directory: Directory, on: date) -> tuple[Operation, tuple
     try:
         targets = directory.resolve(name, operation, on, {})
     except (NotFound, ProviderUnavailable):
+        return operation, (_catalogued(asked, directory, operation, on),), False
+    if asked.usual_provider is not None and all(target.deployment.spec.synthetic for target in targets):
+        # A word for one provider does not mean made-up answers, though these can be had.
         return operation, (_catalogued(asked, directory, operation, on),), False
     models = tuple({(target.provider, target.model.name): target.model for target in targets}.values())
     return operation, models, directory.is_enabled(models[0].provider)
@@ -180,11 +183,12 @@ def _check(asked: Asked, operation: Operation, plan: Plan) -> None:
         raise InvalidRequest(f"{name}: needed to say what {operation} costs", param=name)
 
 
-def _draft(asked: Asked, operation: Operation, model: Model, plan: Plan) -> Draft:
-    """Describe an operation at a model, with what is assumed of it."""
+def draft_of(asked: Asked, operation: Operation, model: Model, plan: Plan) -> Draft:
+    """Describe an operation at a model, with what the model takes where nobody says, and what is assumed of it."""
     taken = _training_tokens(asked) if operation == "fine_tune" else asked.input_tokens
     by_area = any(price.unit == "megapixels" for price in model.prices)
     width, height = asked.size or (PICTURE if by_area else (None, None))
+    asked = _with_defaults(asked, operation, model)
     draft = Draft(
         operation=operation,
         input_tokens=_said(taken),
@@ -209,6 +213,23 @@ def _draft(asked: Asked, operation: Operation, model: Model, plan: Plan) -> Draf
     if operation == "search" and draft.pages is None:
         draft = structs.replace(draft, pages=1)
     return draft
+
+
+def _with_defaults(asked: Asked, operation: Operation, model: Model) -> Asked:
+    """Fill in what `media_rules.fit` fills in: resolution and duration, as the model has them where nobody says."""
+    spec = model.media
+    if spec is None:
+        return asked
+    resolution = asked.resolution
+    if resolution is None and (asked.size is None or "size" not in spec.takes):
+        resolution = next(iter(spec.resolutions), None)
+    if asked.resolution is None and asked.size is not None:
+        named = (step for step, pixels in spec.pixels.items() if parse_size(pixels) == asked.size)
+        resolution = next(named, resolution)
+    duration_s = asked.duration_s
+    if operation == "video" and duration_s is None:
+        duration_s = next(iter(spec.durations_s), None)
+    return structs.replace(asked, resolution=resolution, duration_s=duration_s)
 
 
 def _assumed(asked: Asked, operation: Operation) -> tuple[Count | None, Count | None]:
@@ -267,11 +288,11 @@ def _price(asked: Asked, model: Model, draft: Draft, on: date) -> tuple[CostRang
     if draft.operation in _TEXT and asked.total_tokens is not None:
         cost = _dearer_side(model, draft.operation, asked.total_tokens, on)
         return cost, None if cost is None else cost.max_nanos
-    likely = price_range(model.prices, _likely(draft), on)
+    likely = price_range(model.prices, likely_draft(draft), on)
     return price_range(model.prices, draft, on), None if likely is None else likely.max_nanos
 
 
-def _likely(draft: Draft) -> Draft:
+def likely_draft(draft: Draft) -> Draft:
     """Return the draft as it will probably be, so that the dearest price of that can be taken."""
     return structs.replace(
         draft,

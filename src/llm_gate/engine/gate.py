@@ -11,9 +11,12 @@ from msgspec import structs
 from llm_gate.domain.access import CallContext
 from llm_gate.domain.catalog import Ability, Operation, ProviderEntry
 from llm_gate.domain.errors import (
+    GateFault,
     InvalidRequest,
     ProviderError,
 )
+from llm_gate.domain.jobs import Job
+from llm_gate.domain.media import MediaRequest, MediaResult, VideoRequest
 from llm_gate.domain.ports import SchemaCheck
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Deployment, HttpReply, Target
@@ -51,6 +54,9 @@ from llm_gate.engine.exchanges import (
 )
 from llm_gate.engine.fleet import Fleet, Turn
 from llm_gate.engine.guards import texts_out
+from llm_gate.engine.job_work import JobWork
+from llm_gate.engine.jobs import JobDesk
+from llm_gate.engine.media import MediaDesk
 from llm_gate.engine.pipeline import Pipeline, left_s, payable
 from llm_gate.engine.resolve import Directory
 from llm_gate.engine.stream import ChatAnswerStream, Silence
@@ -74,6 +80,7 @@ class Gate:
         check: SchemaCheck,
         access: Access,
         admission: Admission,
+        media: Callable[[Pipeline], MediaDesk],
         fleet: Fleet | None = None,
     ) -> None:
         self.instance_id = instance_id
@@ -83,6 +90,8 @@ class Gate:
         self.pipeline = Pipeline(
             access=access, admission=admission, fleet=self.fleet, instance_id=instance_id
         )
+        self.media = media(self.pipeline)
+        self._jobs: tuple[JobDesk, JobWork] | None = None
         self._own: dict[str, tuple[ProviderEntry, Deployment]] = {}
         self._working = working
         self._check = check
@@ -109,6 +118,8 @@ class Gate:
         """Begin with what goes on beside the calls; in their event loop."""
         self._working.start()
         self.fleet.start()
+        if self._jobs is not None:
+            self._jobs[1].start()
 
     def replace(self, working: Working) -> None:
         """Serve from another state of the configuration; calls under way keep the one they began with."""
@@ -120,6 +131,9 @@ class Gate:
 
     async def close(self) -> None:
         """Close every connection to providers."""
+        if self._jobs is not None:
+            await self._jobs[0].close()
+            await self._jobs[1].close()
         await self.fleet.close()
         await self._working.close()
 
@@ -270,6 +284,46 @@ class Gate:
         usable, tried = self.pipeline.choose(route, bounds, standing, context)
         booking = await self.admission.book(context, "embedding", holds, usable)
         return Admitted(request=request, bounds=usable, holds=holds, booking=booking, tried=tried)
+
+    async def make(self, request: MediaRequest, context: CallContext) -> Answer[MediaResult]:
+        """Make pictures, edits, a face swap, a voice or a transcript."""
+        working = self._working.enter()
+        try:
+            return await self.media.make(working, request, context)
+        finally:
+            working.leave()
+
+    @property
+    def working(self) -> Working:
+        """The state of the configuration that calls begin with now."""
+        return self._working
+
+    def use_jobs(self, desk: JobDesk, work: JobWork) -> None:
+        """Take jobs from now on; without this, there is nowhere to keep them."""
+        self._jobs = (desk, work)
+
+    @property
+    def jobs(self) -> JobDesk:
+        """Where jobs are handed in and asked for.
+
+        Raises:
+            GateFault: this gateway keeps nothing, and jobs neither.
+        """
+        if self._jobs is None:
+            raise GateFault("this gateway has no store, and takes no jobs")
+        return self._jobs[0]
+
+    def known_job(self, job_id: str) -> Job | None:
+        """Return a job as it stands, where this process works on it."""
+        return None if self._jobs is None else self._jobs[1].known(job_id)
+
+    async def submit(self, request: VideoRequest, context: CallContext, *, webhook: str | None = None) -> Job:
+        """Hand slow work in, and return its job."""
+        working = self._working.enter()
+        try:
+            return await self.jobs.submit(working, request, context, webhook=webhook)
+        finally:
+            working.leave()
 
     async def chat_stream(self, request: ChatRequest, context: CallContext) -> ChatAnswerStream:
         """Begin to answer a chat request as a stream; returns when the first events have arrived."""

@@ -14,6 +14,7 @@ from llm_gate.domain.catalog import Operation
 from llm_gate.domain.errors import GuardFailed, GuardRefused
 from llm_gate.domain.events import ChatEvent, TextDelta, Verbatim, VerbatimUsage
 from llm_gate.domain.guards import Guard, Guarded
+from llm_gate.domain.media import MediaRequest, SpeechRequest
 from llm_gate.domain.messages import TextPart
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult
@@ -36,7 +37,10 @@ class Guards:
         self._timeout_s = timeout_s
 
     async def check_input(
-        self, request: ChatRequest | EmbeddingRequest, operation: Operation, context: CallContext
+        self,
+        request: ChatRequest | EmbeddingRequest | MediaRequest,
+        operation: Operation,
+        context: CallContext,
     ) -> None:
         """Show a request before anything is held or sent.
 
@@ -95,9 +99,14 @@ def _guarded(
     )
 
 
-def _texts_in(request: ChatRequest | EmbeddingRequest) -> list[str]:
+def _texts_in(request: ChatRequest | EmbeddingRequest | MediaRequest) -> list[str]:
     if isinstance(request, EmbeddingRequest):
         return [each for each in request.inputs if isinstance(each, str)]
+    if isinstance(request, SpeechRequest):
+        return [text for text in (request.text, request.instructions) if text]
+    if not isinstance(request, ChatRequest):
+        texts = (getattr(request, name, None) for name in ("prompt", "negative_prompt"))
+        return [text for text in texts if text]
     return [
         part.text
         for message in request.conversation.messages

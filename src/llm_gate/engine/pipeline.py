@@ -161,9 +161,12 @@ class Pipeline:
         calls: Callable[[Booking], Call[T]],
         context: CallContext,
         *,
-        discard: Callable[[T], Awaitable[None]],
+        discard: Callable[[T], Awaitable[None]] | None,
     ) -> Success[T]:
-        """Make the attempts of a call, and note how they ended; a failed call is settled."""
+        """Make the attempts of a call, and note how they ended; a failed call is settled.
+
+        `discard` ends what came too late from a target that was asked beside another; without it, none is.
+        """
         booking, name = admitted.booking, admitted.request.model
         plan = plan_of(working, booking.call.operation, context)
 
@@ -174,7 +177,7 @@ class Pipeline:
             return kept(other, calls(other))
 
         try:
-            if plan.policy.hedge_after_s is None or len(admitted.bounds) == 1:
+            if discard is None or plan.policy.hedge_after_s is None or len(admitted.bounds) == 1:
                 success = await self.attempts.run(admitted.bounds, calls(booking), plan)
             else:
                 success = await run_hedged(

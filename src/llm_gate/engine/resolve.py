@@ -5,7 +5,7 @@ What is known to be away is not chosen, but a caller who names it gets it tried:
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import cast, get_args
+from typing import get_args
 from uuid import NAMESPACE_URL, uuid5
 
 from msgspec import Struct, structs
@@ -24,6 +24,7 @@ DEFAULT = "default"
 """The model name that means: whatever the operator prefers."""
 
 
+_PLAIN: tuple[Operation, ...] = ("chat", "embedding")
 _UNNAMED_DEFAULTS = 2
 """Of providers that the operator did not name, one stands in for the first, and no more."""
 
@@ -45,7 +46,7 @@ class Directory:
         catalog: Catalog,
         deployments: Mapping[str, tuple[Deployment, ...]],
         named: Sequence[str],
-        named_defaults: Mapping[str, str],
+        named_defaults: Mapping[tuple[str, Operation], str],
         hints: Mapping[str, str],
         presence: Presence | None = None,
     ) -> None:
@@ -104,8 +105,7 @@ class Directory:
         known = {self.presence.plain(entry.name, _wire_name(model)) for model in entry.models.values()}
         names = [name for name in self.presence.models(entry.name) if name not in known]
         codecs = self.deployments[entry.name][0].codecs
-        does = [("chat", codecs.chat), ("embedding", codecs.embedding)]
-        operations = tuple(cast("Operation", name) for name, codec in does if codec is not None)
+        operations = tuple(each for each in _PLAIN if codecs.does(each))
         return {name: _unlisted(entry, name, operations) for name in names}
 
     def resolve(
@@ -277,11 +277,16 @@ class Directory:
         away: dict[str, str] = {}
         found: list[tuple[ProviderEntry, str]] = []
         chosen = [provider for provider in self.named if provider in self.deployments]
+        if wanted.operation not in _PLAIN and not any(
+            self._has_default(each, wanted.operation) for each in chosen
+        ):
+            # Who was named for text need not make pictures.
+            chosen = []
         for provider in chosen or self._preferred_order:
-            entry = self.catalog.providers[provider]
-            model = self._named_default(entry, wanted.operation)
-            if provider not in self.deployments or model is None:
+            if not self._has_default(provider, wanted.operation):
                 continue
+            entry = self.catalog.providers[provider]
+            model = self._named_default(entry, wanted.operation) or ""
             listed = entry.models.get(model)
             absence = self._absence(provider, model if listed is None else _wire_name(listed))
             if absence is not None:
@@ -301,6 +306,13 @@ class Directory:
         left = [Left(name=provider, reason=reason) for provider, reason in away.items()]
         return [self._group(entry, model, wanted) for entry, model in found], left
 
+    def _has_default(self, provider: str, operation: Operation) -> bool:
+        """Tell whether a provider can do an operation now, and has a model for it where none is named."""
+        places = self.deployments.get(provider)
+        if not places or self._named_default(self.catalog.providers[provider], operation) is None:
+            return False
+        return places[0].codecs.does(operation)
+
     def _default_model(self, entry: ProviderEntry, operation: Operation) -> str:
         model = self._named_default(entry, operation)
         if model is None:
@@ -310,9 +322,8 @@ class Directory:
         return model
 
     def _named_default(self, entry: ProviderEntry, operation: Operation) -> str | None:
-        if operation == "chat" and entry.name in self._named_defaults:
-            return self._named_defaults[entry.name]
-        return entry.spec.defaults.get(operation)
+        named = self._named_defaults.get((entry.name, operation))
+        return named if named is not None else entry.spec.defaults.get(operation)
 
     def _group(self, entry: ProviderEntry, model_name: str, wanted: "_Wanted", *, weight: int = 1) -> Group:
         """Return one model at every place of a provider that has it."""

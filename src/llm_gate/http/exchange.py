@@ -78,6 +78,7 @@ class Exchange:
         self.repeated: frozenset[str] = (
             frozenset() if len(self.headers) == len(scope["headers"]) else _repeated(scope["headers"])
         )
+        self._scheme: str = scope.get("scheme", "http")
         self.query: bytes = scope.get("query_string", b"")
         self.received_at = datetime.now(UTC)
         self._started_s = perf_counter()
@@ -86,6 +87,7 @@ class Exchange:
         self.place: str = client[0] if client else ""
         self.request_id = _sane(self.headers.get("x-request-id")) or fresh_id
         self.path_value = ""
+        self.public_url = ""
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}
         self.is_answered = False
@@ -113,6 +115,11 @@ class Exchange:
     def client_id(self) -> str | None:
         """The application that calls; proxies drop header names with an underscore, so both are read."""
         return _as_text(self.headers.get("client_id") or self.headers.get("x-client-id"))
+
+    @property
+    def origin(self) -> str:
+        """Where the caller sees this gateway: the operator's own word for it, or the scheme and host of the call."""
+        return self.public_url or f"{self._scheme}://{self.headers.get('host', 'localhost')}"
 
     @property
     def credential(self) -> str | None:

@@ -187,10 +187,19 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
 
 async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> None:
     """Send a complete answer with the headers that say who gave it, how, and what it cost."""
-    cost = answer.cost
+    note_answer(exchange, answer)
+    await exchange.reply(Reply(body=body, headers=answer_reply_headers(exchange, answer)))
+
+
+def note_answer(exchange: Exchange, answer: Answer[Any]) -> None:
+    """Keep for the log line what a complete answer came to."""
     exchange.note_result(
-        answer.target, answer.usage, cost, attempts=answer.attempts, upstream_s=answer.upstream_s
+        answer.target, answer.usage, answer.cost, attempts=answer.attempts, upstream_s=answer.upstream_s
     )
+
+
+def answer_reply_headers(exchange: Exchange, answer: Answer[Any]) -> dict[str, str]:
+    """Return the headers that say who gave a complete answer, how, and what it cost."""
     headers: dict[str, str] = dict(
         answer_headers(
             answer.target,
@@ -200,10 +209,10 @@ async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> N
             shown=answer.shown_headers,
         )
     )
-    if cost is not None:
-        headers["x-llm-gate-cost-usd"] = format_usd(cost.nanos)
+    if answer.cost is not None:
+        headers["x-llm-gate-cost-usd"] = format_usd(answer.cost.nanos)
     headers["server-timing"] = server_timing(exchange.elapsed_s, answer.upstream_s)
-    await exchange.reply(Reply(body=body, headers=headers))
+    return headers
 
 
 def asked_repairs(exchange: Exchange) -> int:

@@ -103,6 +103,13 @@ def _operation(route: Route, schemas: dict[int, Any], needs_key: bool) -> dict[s
         if route.example is not None:
             media["example"] = route.example
         operation["requestBody"] = {"required": True, "content": {"application/json": media}}
+    if route.form:
+        properties = {
+            name: {"type": "string", **({"format": "binary"} if kind == "file" else {})}
+            for name, kind in route.form.items()
+        }
+        form = {"schema": {"type": "object", "properties": properties}}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": form}}
     if needs_key and route.policy == "caller":
         operation["security"] = [{"key": []}]
     return operation
@@ -110,11 +117,13 @@ def _operation(route: Route, schemas: dict[int, Any], needs_key: bool) -> dict[s
 
 def _responses(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
+    if route.content is not None:
+        content[route.content] = {"schema": {"type": "string", "format": "binary"}}
     if route.response_type is not None and route.stream != "always":
         content["application/json"] = {"schema": _as_3_0(schemas[id(route.response_type)])}
     if route.stream != "never":
         content["text/event-stream"] = {}  # OpenAPI 3.0 has no words for events
-    responses: dict[str, Any] = {"200": {"description": "The answer", "content": content}}
+    responses: dict[str, Any] = {str(route.success): {"description": "The answer", "content": content}}
     if route.error_type is not None:
         error = {"application/json": {"schema": _as_3_0(schemas[id(route.error_type)])}}
         responses["4XX"] = {"description": "Something must be changed in the request", "content": error}

@@ -58,7 +58,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """One row. A path may hold one `{name}`, which takes all that stands in its place, slashes included.
 
     policy "open" needs no key, "caller" one where there are keys; `needs` is the scope that key must have.
-    `reads_json` routes take a JSON body.
+    `reads_json` routes take a JSON body; those with a `form` (its main fields) look at the body's type themselves.
+    `content` is the type of an answer that is no JSON, `success` its status.
     `stream` says whether the answer may be, or always is, a stream of events. A row with `header` is only for
     requests that carry it, and goes before the row that has the same path without one.
     """
@@ -78,6 +79,9 @@ class Route(Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     example: Any = None
     stream: Literal["never", "asked", "always"] = "never"
+    form: Mapping[str, Literal["text", "file"]] = {}
+    content: str | None = None
+    success: int = 200
     documented: bool = True
     header: str | None = None
 
@@ -85,6 +89,11 @@ class Route(Struct, frozen=True, kw_only=True):
     def scope(self) -> KeyScope | None:
         """The scope that a key must have; what reaches providers always needs "inference"."""
         return "inference" if self.operation is not None else self.needs
+
+    @property
+    def reads_form(self) -> bool:
+        """Whether the route takes a form with files."""
+        return bool(self.form)
 
     @property
     def reads_json(self) -> bool:

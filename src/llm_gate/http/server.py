@@ -30,12 +30,17 @@ from llm_gate.http.draining import SERVER_GRACE_S, Draining, Workers
 from llm_gate.http.guard import make_guard
 from llm_gate.http.health import HealthRoutes
 from llm_gate.http.idempotency import Repeats
+from llm_gate.http.jobs import JobRoutes
 from llm_gate.http.live import LiveConfiguration
+from llm_gate.http.media import MediaRoutes
 from llm_gate.http.metrics import MetricsRoutes
 from llm_gate.http.native import NativeRoutes, NativeSurface
 from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
+from llm_gate.http.openai_audio import AudioRoutes
 from llm_gate.http.openai_completions import CompletionsRoutes
+from llm_gate.http.openai_images import ImageRoutes
 from llm_gate.http.openai_responses import ResponsesRoutes
+from llm_gate.http.openai_videos import VideoRoutes
 from llm_gate.http.openapi import DocumentationRoutes, openapi_document
 from llm_gate.http.overload import Traffic
 from llm_gate.http.quotes import QuoteRoutes
@@ -80,6 +85,7 @@ def make_application(
     metrics.watch(lambda: {"in_flight": traffic.in_flight})
     routes = [
         *NativeRoutes(gate=gateway.gate, heartbeat_s=beat_s, api_path=api_path).routes(),
+        *_media_routes(gateway, api_path, beat_s),
         *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *ResponsesRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *CompletionsRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
@@ -126,6 +132,17 @@ def make_application(
     )
     live.application = application
     return application
+
+
+def _media_routes(gateway: Gateway, api_path: str, beat_s: float) -> list[Route]:
+    gate, keeping = gateway.gate, gateway.keeping
+    return [
+        *MediaRoutes(gate=gate, keeping=keeping, api_path=api_path).routes(),
+        *JobRoutes(gate=gate, keeping=keeping, api_path=api_path, heartbeat_s=beat_s).routes(),
+        *ImageRoutes(gate=gate, keeping=keeping).routes(),
+        *AudioRoutes(gate=gate).routes(),
+        *VideoRoutes(gate=gate, keeping=keeping).routes(),
+    ]
 
 
 def _office_routes(office: Office, gateway: Gateway, api_path: str) -> list[Route]:

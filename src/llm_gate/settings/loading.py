@@ -30,6 +30,7 @@ from llm_gate.settings.records import (
     Environment,
     GuardSettings,
     LoggingSettings,
+    MediaSettings,
     PlanSettings,
     RetrySettings,
     ServerSettings,
@@ -85,6 +86,7 @@ class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     plans: PlanSettings = PlanSettings()
     alerts: AlertSettings = AlertSettings()
     guards: GuardSettings = GuardSettings()
+    media: MediaSettings = MediaSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, _AliasTable] = {}
 
@@ -165,6 +167,7 @@ def _settings(tables: Mapping[str, Any]) -> Settings:
         plans=_plans(tables.get("plans", {})),
         alerts=msgspec.convert(tables.get("alerts", {}), AlertSettings),
         guards=msgspec.convert(tables.get("guards", {}), GuardSettings),
+        media=msgspec.convert(tables.get("media", {}), MediaSettings),
         providers=tables.get("providers", {}),
         aliases={name: _alias(alias) for name, alias in aliases.items()},
     )

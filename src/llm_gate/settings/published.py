@@ -15,6 +15,7 @@ from llm_gate.settings.records import (
     CooldownSettings,
     GuardSettings,
     LoggingSettings,
+    MediaSettings,
     PlanSettings,
     RetrySettings,
     ServerSettings,
@@ -43,6 +44,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     plans: PlanSettings | UnsetType = UNSET
     alerts: AlertSettings | UnsetType = UNSET
     guards: GuardSettings | UnsetType = UNSET
+    media: MediaSettings | UnsetType = UNSET
     providers: Mapping[str, ProviderSpec] = {}
     aliases: Mapping[str, AliasTable] = {}
 

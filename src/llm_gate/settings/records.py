@@ -155,6 +155,21 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     webhook_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+([/?#]\S*)?$")] | None = None
 
 
+class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How media that were made are kept, and what may be fetched.
+
+    They are kept for `retention_s`, in `data_dir` or in the bucket that `s3_url` names; links to them work for
+    `link_s`, and begin with `public_url` (where nothing is said: with the host that was called). `trusted_hosts` are
+    addresses (host:port) that may be fetched from though they are private.
+    """
+
+    retention_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 604_800.0
+    link_s: Seconds = 86_400.0
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+[^\s?#]*$")] | None = None
+    trusted_hosts: tuple[Annotated[str, Meta(pattern=r"^[^\s:/@]+:[0-9]{1,5}$")], ...] = ()
+    s3_url: Annotated[str, Meta(pattern=r"^s3://[^\s/?#@]+(/\S*)?$")] | None = None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the operator decided.
 
@@ -173,6 +188,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     plans: PlanSettings = PlanSettings()
     alerts: AlertSettings = AlertSettings()
     guards: GuardSettings = GuardSettings()
+    media: MediaSettings = MediaSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, Alias] = {}
     primary: str | None = None

@@ -168,6 +168,24 @@ notice = Table(
     sqlite_with_rowid=False,
 )
 
+job = Table(
+    "job",
+    metadata,
+    _text("id", primary_key=True),
+    _text("tenant"),
+    _text("user_id"),
+    _text("owner"),
+    _whole("lease_until_ms"),
+    Column("is_over", Boolean, nullable=False),
+    Column("is_cancelled", Boolean, nullable=False),
+    _whole("version"),
+    _text("body"),
+    Index("job_by_tenant", "tenant", "user_id", "id"),
+    Index("job_by_state", "is_over", "lease_until_ms"),
+    sqlite_with_rowid=False,
+)
+"""Slow work. `owner` works on it until `lease_until_ms`; `is_cancelled` is what somebody else wishes."""
+
 process = Table(
     "process",
     metadata,

@@ -15,6 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Column, Integer, Table
 
+from llm_gate.domain.ledger import JOBS_OWNER
 from llm_gate.storage.schema import alert, attempt, balance, process, reservation, usage_record, usage_summary
 
 ENDED = "ended"
@@ -232,6 +233,7 @@ def _overdue(named: Callable[[str], str], listed: Callable[[str], str]) -> str:
     is_gone = f"{_owner} IN {listed('dead')} OR ({_owner} NOT IN {listed('alive')} AND NOT EXISTS ({leased}))"
     return (
         f"SELECT {_id} FROM {reservation} WHERE {_expires} <= {named('now_ms')}"
-        f" OR ({_expires} IS NULL AND {_owner} <> {named('owner')} AND ({is_gone}))"
+        # Those of jobs are nobody's: whoever takes the job over settles them.
+        f" OR ({_expires} IS NULL AND {_owner} NOT IN ({named('owner')}, '{JOBS_OWNER}') AND ({is_gone}))"
         f" ORDER BY {_id} LIMIT {named('most')}"
     )

@@ -13,6 +13,7 @@ from llm_gate.domain.money import format_usd
 
 FIELDS = frozenset(
     {
+        "alert",
         "attempts",
         "cause",
         "client",
@@ -20,6 +21,7 @@ FIELDS = frozenset(
         "cost_usd",
         "error",
         "error_code",
+        "job",
         "event",
         "exception",
         "first_event_ms",

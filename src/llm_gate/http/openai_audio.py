@@ -1,0 +1,80 @@
+"""Voices and transcripts in the OpenAI surface: `/v1/audio/speech`, `/v1/audio/transcriptions`."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from llm_gate.dialects.openai_shapes import ErrorShape
+from llm_gate.dialects.openai_speech import SpeechBody, decode_speech_request
+from llm_gate.dialects.openai_transcriptions import decode_transcription, encode_transcription
+from llm_gate.domain.media import SpeechResult, TranscriptionResult
+from llm_gate.domain.money import format_usd
+from llm_gate.engine.gate import Gate
+from llm_gate.http.app import watched
+from llm_gate.http.exchange import Exchange, Reply
+from llm_gate.http.forms import read_form
+from llm_gate.http.media import send_medium
+from llm_gate.http.openai import TAG, OpenAISurface, answer_reply_headers, note_answer
+from llm_gate.http.routes import Route
+
+
+class AudioRoutes(Struct, frozen=True, kw_only=True):
+    """The endpoints of voices and transcripts."""
+
+    gate: Gate
+
+    async def speech(self, exchange: Exchange) -> None:
+        """Read a text out."""
+        request = decode_speech_request(await exchange.body())
+
+        async def work() -> None:
+            answer = await self.gate.make(request, exchange.context(user=request.user))
+            assert isinstance(answer.result, SpeechResult)  # noqa: S101 - the operation's own result
+            await send_medium(exchange, answer, answer.result.audio)
+
+        await watched(exchange, work())
+
+    async def transcriptions(self, exchange: Exchange) -> None:
+        """Write a recording down."""
+        form = await read_form(exchange)
+        request, wanted = decode_transcription(form.fields, form.files)
+
+        async def work() -> None:
+            answer = await self.gate.make(request, exchange.context(user=request.user))
+            assert isinstance(answer.result, TranscriptionResult)  # noqa: S101 - the operation's own result
+            cost_usd = None if answer.cost is None else format_usd(answer.cost.nanos)
+            body, content_type = encode_transcription(answer.result, wanted, cost_usd=cost_usd)
+            note_answer(exchange, answer)
+            headers = answer_reply_headers(exchange, answer)
+            await exchange.reply(Reply(body=body, content_type=content_type, headers=headers))
+
+        await watched(exchange, work())
+
+    def routes(self) -> list[Route]:
+        """Return the rows of voices and transcripts."""
+        shared: dict[str, Any] = {
+            "method": "POST",
+            "surface": OpenAISurface(),
+            "tag": TAG,
+            "error_type": ErrorShape,
+        }
+        return [
+            Route(
+                path="/v1/audio/speech",
+                endpoint=self.speech,
+                summary="Read a text out; answers with the sound itself",
+                operation="speech",
+                request_type=SpeechBody,
+                content="audio/*",
+                example={"model": "default", "input": "Hello there", "voice": "alloy"},
+                **shared,
+            ),
+            Route(
+                path="/v1/audio/transcriptions",
+                endpoint=self.transcriptions,
+                summary="Write a recording down (a form with the file)",
+                operation="transcription",
+                form={"file": "file", "model": "text", "language": "text", "response_format": "text"},
+                **shared,
+            ),
+        ]
