@@ -22,6 +22,7 @@ environment, or in a file named .env, makes that vendor usable. Settings may als
 Examples:
   llm-gate serve                      run the gateway on 127.0.0.1:8080
   llm-gate chat "Why is the sky blue?"
+  llm-gate image "A cat" -o cat.png   make a picture
   llm-gate providers                  what can be used, and what to set for the rest
 
 Exit codes: 0 all went well, 1 the work failed, 2 the command line or the configuration is faulty.
@@ -30,6 +31,12 @@ Exit codes: 0 all went well, 1 the work failed, 2 the command line or the config
 _COMMANDS = {
     "serve": "Run the gateway.",
     "chat": "Ask a model, here in the terminal.",
+    "image": "Make pictures from words.",
+    "edit": "Change pictures, or put a face into one.",
+    "video": "Make a film.",
+    "speak": "Read a text out.",
+    "transcribe": "Write a recording down.",
+    "jobs": "List, show and call off jobs.",
     "models": "List models with their prices.",
     "providers": "List providers and what each one lacks, or ask each one.",
     "explain": "Show who would be asked for a model, and why.",

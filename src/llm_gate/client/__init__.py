@@ -2,6 +2,22 @@
 
 from llm_gate.client.answers import CallQuote, ChatAnswer, EmbeddingAnswer, GateStatus
 from llm_gate.client.blocking import BlockingLLMGate, BlockingTextStream
+from llm_gate.client.contracts import (
+    AudioGenerationResult,
+    FaceSwapOptions,
+    FaceSwapProvider,
+    ImageEditOptions,
+    ImageEditProvider,
+    ImageGenerationOptions,
+    ImageGenerationProvider,
+    ImageGenerationResult,
+    TranscriptionResult,
+    VideoFailed,
+    VideoGenerationOptions,
+    VideoGenerationProvider,
+    VideoGenerationResult,
+    VideoNotReady,
+)
 from llm_gate.client.documented import (
     ClaudeProvider,
     CohereProvider,
@@ -24,6 +40,7 @@ from llm_gate.client.sync import llm_text_gen
 from llm_gate.configuration import Source
 
 __all__ = [
+    "AudioGenerationResult",
     "BlockingLLMGate",
     "BlockingTextStream",
     "CallQuote",
@@ -31,9 +48,16 @@ __all__ = [
     "ClaudeProvider",
     "CohereProvider",
     "EmbeddingAnswer",
+    "FaceSwapOptions",
+    "FaceSwapProvider",
     "GateError",
     "GateStatus",
     "GeminiProvider",
+    "ImageEditOptions",
+    "ImageEditProvider",
+    "ImageGenerationOptions",
+    "ImageGenerationProvider",
+    "ImageGenerationResult",
     "LLMFactory",
     "LLMGate",
     "LLMProvider",
@@ -43,6 +67,12 @@ __all__ = [
     "QuotaExceeded",
     "Source",
     "TextStream",
+    "TranscriptionResult",
+    "VideoFailed",
+    "VideoGenerationOptions",
+    "VideoGenerationProvider",
+    "VideoGenerationResult",
+    "VideoNotReady",
     "gemini_structured_json_response",
     "gemini_text_response",
     "get_gemini_api_key",

@@ -44,6 +44,35 @@ class _Waiting(Generic[P, R]):
         return call
 
 
+class _Passing(Generic[P, R]):
+    """A method of `LLMGate` that waits for nothing, in the event loop that its gateway belongs to."""
+
+    def __init__(self, method: Callable[Concatenate[LLMGate, P], R]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+        self.__wrapped__ = method
+
+    @overload
+    def __get__(self, gate: None, kind: type["BlockingLLMGate"]) -> Self: ...
+
+    @overload
+    def __get__(self, gate: "BlockingLLMGate", kind: type["BlockingLLMGate"]) -> Callable[P, R]: ...
+
+    def __get__(self, gate: "BlockingLLMGate | None", kind: type["BlockingLLMGate"]) -> Self | Callable[P, R]:
+        if gate is None:
+            return self
+        run, method = gate.background.run, self._method
+
+        def call(*arguments: P.args, **named: P.kwargs) -> R:
+            async def make(behind: LLMGate) -> R:
+                return method(behind, *arguments, **named)
+
+            return run(make)
+
+        call.__doc__ = method.__doc__
+        return call
+
+
 class _Streaming(Generic[P]):
     """A method of `LLMGate` that gives a stream, as one that gives a stream to be read without an event loop."""
 
@@ -111,6 +140,16 @@ class BlockingLLMGate:
     embed = _Waiting(LLMGate.embed)
     quote = _Waiting(LLMGate.quote)
     status = _Waiting(LLMGate.status)
+    image = _Waiting(LLMGate.image)
+    images = _Waiting(LLMGate.images)
+    edit_image = _Waiting(LLMGate.edit_image)
+    swap_face = _Waiting(LLMGate.swap_face)
+    video = _Waiting(LLMGate.video)
+    resume_video = _Waiting(LLMGate.resume_video)
+    speech = _Waiting(LLMGate.speech)
+    transcribe = _Waiting(LLMGate.transcribe)
+    calculate_cost = _Passing(LLMGate.calculate_cost)
+    register_media_provider = _Passing(LLMGate.register_media_provider)
 
 
 async def _nothing(_gate: LLMGate) -> None:

@@ -100,7 +100,7 @@ def provider_at(place: str, threads: Threads) -> Provider:
         desk = DESK.get(None)
         provider = None if desk is None else desk.providers.get(place)
         if desk is None or provider is None:
-            return _failure("only the factory that brought it can ask it", 404)
+            return failure("only the factory that brought it can ask it", 404)
         asked = _asked_decoder.decode(request.body)
         return BlockingReply(
             status=0,
@@ -119,14 +119,14 @@ def _reply(desk: Desk, provider: LLMProvider, asked: _Asked) -> LocalReply:
         lambda: guarded(lambda: provider.generate_content(asked.prompt, **settings))
     )
     if error is not None:
-        return _raised(error)
+        return raised(error)
     success, content = getattr(response, "success", None), getattr(response, "content", None)
     if response is None or success is None:
-        return _failure(f"it returned {_plain(type(response).__name__)} instead of an LLMResponse", _UNKNOWN)
+        return failure(f"it returned {_plain(type(response).__name__)} instead of an LLMResponse", _UNKNOWN)
     if not success:
         return _returned(response)
     if not isinstance(content, str):
-        return _failure("the content of its answer is no text", _UNKNOWN)
+        return failure("the content of its answer is no text", _UNKNOWN)
     said = _Said(id=uuid4().hex, text=_plain(content), usage=_usage(response, asked.prompt, content))
     desk.said[said.id] = response
     return LocalReply(status=200, headers={}, chunks=iter((msgspec.json.encode(said),)))
@@ -155,7 +155,7 @@ def _count(said: object, *names: str) -> int | None:
     return None
 
 
-def _raised(error: Exception) -> LocalReply:
+def raised(error: Exception) -> LocalReply:
     """Write down an exception: by its status, else by its kind, and by its words where nothing else says."""
     text = str(error) or type(error).__name__
     response = getattr(error, "response", None)
@@ -164,10 +164,10 @@ def _raised(error: Exception) -> LocalReply:
     wish = headers.get("retry-after") if isinstance(headers, Mapping) else None
     code = next((word for name in ("code", "status", "type") if (word := _word(error, name))), None)
     if status is not None:
-        return _failure(text, status, code=code, wish=wish, guessed=False)
+        return failure(text, status, code=code, wish=wish, guessed=False)
     names = " ".join(kind.__name__ for kind in type(error).__mro__)
     by_kind = next((status for pattern, status in _KINDS if pattern.search(names)), None)
-    return _failure(text, by_kind or _status_in(text), code=code, wish=wish)
+    return failure(text, by_kind or _status_in(text), code=code, wish=wish)
 
 
 def _returned(response: LLMResponse) -> LocalReply:
@@ -176,12 +176,12 @@ def _returned(response: LLMResponse) -> LocalReply:
     said = dict(metadata) if isinstance(metadata, Mapping) else {}
     reason = getattr(response, "error", None)
     if isinstance(reason, Exception):
-        return _raised(reason)
+        return raised(reason)
     text = _UNSAID if reason is None else str(reason)
     status = next(
         (found for name in ("status_code", "status", "code") if (found := _status(said.get(name)))), None
     )
-    return _failure(text, status or _status_in(text), guessed=status is None)
+    return failure(text, status or _status_in(text), guessed=status is None)
 
 
 def _status_of(thing: object) -> int | None:
@@ -208,9 +208,10 @@ def _status_in(text: str) -> int:
     return next((status for pattern, status in _WORDS if pattern.search(text)), _UNKNOWN)
 
 
-def _failure(
+def failure(
     text: str, status: int, *, code: str | None = None, wish: object = None, guessed: bool = True
 ) -> LocalReply:
+    """Write down a failure with a status; `guessed` says that the status is only what its words suggest."""
     headers = {_GUESSED: "yes"} if guessed else {}
     if isinstance(wish, str):
         headers["retry-after"] = wish

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from llm_gate.bootstrap import Gateway, build
+from llm_gate.client import films, media
 from llm_gate.client.answers import (
     CallQuote,
     ChatAnswer,
@@ -16,12 +18,35 @@ from llm_gate.client.answers import (
     embedding_answer,
 )
 from llm_gate.client.calls import caller_of, context_of, told_plainly
+from llm_gate.client.contracts import (
+    AudioGenerationResult,
+    FaceSwapOptions,
+    ImageEditOptions,
+    ImageGenerationOptions,
+    ImageGenerationResult,
+    MediaProvider,
+    ProgressCallback,
+    TranscriptionResult,
+    VideoGenerationOptions,
+    VideoGenerationResult,
+)
+from llm_gate.client.media_requests import (
+    FaceSwapWish,
+    GivenMedium,
+    ImageEditWish,
+    ImageWish,
+    SpeechWish,
+    TranscriptionWish,
+    VideoWish,
+)
 from llm_gate.client.own import OwnPlaces
+from llm_gate.client.own_media import OwnMedia
 from llm_gate.client.quotes import quoted
 from llm_gate.client.requests import ChatOptions, Messages, Wish, chat_request, embedding_request
 from llm_gate.client.stream import TextStream
 from llm_gate.client.text import TextCall, generate
 from llm_gate.configuration import Source, placed_faults
+from llm_gate.domain.pricing import Unit
 from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.settings import ENV_FILE, Settings
 
@@ -39,6 +64,7 @@ class LLMGate:
         self._source = source or Source(env_file=ENV_FILE)
         self._gateway: Gateway | None = None
         self._own: OwnPlaces | None = None
+        self._own_media: OwnMedia | None = None
 
     async def __aenter__(self) -> Self:
         """Read the configuration and open the stores.
@@ -54,6 +80,7 @@ class LLMGate:
             await gateway.start()
             undo.pop_all()
         self._own = OwnPlaces(gateway, settings)
+        self._own_media = OwnMedia(gateway)
         self._gateway = gateway
         return self
 
@@ -62,6 +89,9 @@ class LLMGate:
     ) -> None:
         """Write what is left to write, and close every connection."""
         gateway, self._gateway, self._own = self._gateway, None, None
+        own_media, self._own_media = self._own_media, None
+        if own_media is not None:
+            await own_media.close()
         if gateway is not None:
             await gateway.close()
 
@@ -206,4 +236,162 @@ class LLMGate:
             fallbacks=named[1:],
             current=gate.fleet.current or primary,
             places=tuple(gate.fleet.statuses()),
+        )
+
+    async def image(
+        self, prompt: str | ImageGenerationOptions, *, user_id: str, **options: Unpack[ImageWish]
+    ) -> ImageGenerationResult:
+        """Make a picture; everything is as `images` has it."""
+        return (await media.images(self._media("image", user_id, options), prompt, 1))[0]
+
+    async def images(
+        self, prompt: str | ImageGenerationOptions, *, user_id: str, n: int = 1, **options: Unpack[ImageWish]
+    ) -> list[ImageGenerationResult]:
+        """Make pictures.
+
+        Args:
+            prompt: what they are to show, or the options of a picture; further options go before those.
+            user_id: for whom the call is counted, and whose plan limits it.
+            n: how many are wanted.
+            **options: `ImageWish`.
+
+        Raises:
+            QuotaExceeded: a limit leaves no room; nothing was sent.
+            AllAttemptsFailed: nobody could make them; its `errors` say why.
+            InvalidRequest: the model cannot do what is asked.
+            GateError: something else is in the way.
+        """
+        return await media.images(self._media("images", user_id, options), prompt, n)
+
+    async def edit_image(
+        self,
+        image: GivenMedium | Sequence[GivenMedium] | ImageEditOptions,
+        prompt: str = "",
+        *,
+        user_id: str,
+        mask: GivenMedium | None = None,
+        **options: Unpack[ImageEditWish],
+    ) -> ImageGenerationResult:
+        """Change a picture, or several into one; `mask` marks where. Everything else is as `images` has it."""
+        return await media.edit_image(self._media("edit_image", user_id, options), image, prompt, mask)
+
+    async def swap_face(
+        self,
+        image: GivenMedium | FaceSwapOptions,
+        face: GivenMedium | None = None,
+        *,
+        user_id: str,
+        **options: Unpack[FaceSwapWish],
+    ) -> ImageGenerationResult:
+        """Put the face of one picture into another. Everything else is as `images` has it."""
+        return await media.swap_face(self._media("swap_face", user_id, options), image, face)
+
+    async def speech(
+        self, text: str, *, user_id: str, **options: Unpack[SpeechWish]
+    ) -> AudioGenerationResult:
+        """Read a text out. Everything else is as `images` has it."""
+        return await media.speech(self._media("speech", user_id, options), text)
+
+    async def transcribe(
+        self, audio: GivenMedium, *, user_id: str, **options: Unpack[TranscriptionWish]
+    ) -> TranscriptionResult:
+        """Write a recording down. Everything else is as `images` has it."""
+        return await media.transcribe(self._media("transcribe", user_id, options), audio)
+
+    async def video(
+        self,
+        prompt: str | VideoGenerationOptions,
+        *,
+        user_id: str,
+        image: GivenMedium | None = None,
+        audio: GivenMedium | None = None,
+        progress_callback: ProgressCallback | None = None,
+        **options: Unpack[VideoWish],
+    ) -> VideoGenerationResult:
+        """Make a film, and wait for it. Whoever is cancelled meanwhile calls it off.
+
+        Args:
+            prompt: what it is to show, or the options of a film; further options go before those.
+            user_id: for whom the call is counted, and whose plan limits it.
+            image: the picture it begins with.
+            audio: the sound it goes to.
+            progress_callback: is told how far it is, in percent, and what is done: 10 while it is handed in, 20 when it
+                was taken, up to 80 while it is made, 90 while it is fetched, 100 when it is here. It must not block.
+            **options: `VideoWish`.
+
+        Raises:
+            VideoNotReady: it is not there after `timeout_s`; it goes on, and `resume_video` waits for it again.
+            VideoFailed: it was not made, or called off.
+            QuotaExceeded: a limit leaves no room; nothing was sent.
+            AllAttemptsFailed: nobody would take it; its `errors` say why.
+            GateError: something else is in the way.
+        """
+        call = self._media("video", user_id, options)
+        return await films.video(call, prompt, image, audio, progress_callback)
+
+    async def resume_video(
+        self,
+        job_id: str,
+        *,
+        user_id: str,
+        progress_callback: ProgressCallback | None = None,
+        timeout_s: float | None = None,
+    ) -> VideoGenerationResult:
+        """Wait for a film that was handed in before; nothing is paid again. Everything else is as `video` has it.
+
+        Raises:
+            NotFound: the user has no job of that id.
+        """
+        following = films.Following(callback=progress_callback, timeout_s=timeout_s)
+        return await films.resume_video(self._media("resume_video", user_id, {}), job_id, following)
+
+    def calculate_cost(
+        self, model: str, resolution: str | None = None, duration: float | None = None
+    ) -> float | None:
+        """Return what a film of a model costs, in dollars; None where its price is not known. Nothing is sent.
+
+        `duration` is in seconds, of which begun ones count. What is left out, or has no price of its own, is what the
+        model makes where nobody says.
+
+        Raises:
+            GateError: nothing of that name is known.
+        """
+        return films.calculate_cost(self.gateway, model, resolution, duration)
+
+    def register_media_provider(
+        self,
+        name: str,
+        provider: MediaProvider,
+        *,
+        model: str = "own",
+        prices: Mapping[Unit, str | Decimal] | None = None,
+    ) -> None:
+        """Let calls go to an object of the program's own, as `name/model`, within the same limits as to any other.
+
+        Args:
+            name: what it is called; the name alone means the model that was registered last.
+            provider: has `generate`, `edit`, `swap_face` or `generate_video`, or several of these.
+            model: what is told to it as the model.
+            prices: what one of a unit costs in dollars, such as {"images": "0.04"} or {"seconds": "0.1"}; without them,
+                what it costs is not known, and plans that limit money refuse it.
+
+        Raises:
+            TypeError: the object can do nothing of it.
+            ValueError: a name cannot be one or is the catalog's, or a price is none.
+        """
+        self._opened_media.register(name, provider, model=model, prices=prices)
+
+    @property
+    def _opened_media(self) -> OwnMedia:
+        if self._own_media is None:
+            raise RuntimeError("the gate is not open: use it as `async with LLMGate() as gate:`")
+        return self._own_media
+
+    def _media(self, method: str, user_id: str, options: Mapping[str, Any]) -> media.MediaCall:
+        return media.MediaCall(
+            gateway=self.gateway,
+            own=self._opened_media,
+            user_id=user_id,
+            endpoint=f"LLMGate.{method}",
+            options=options,
         )
