@@ -23,11 +23,17 @@ from support.pictures import form, in_base64, picture, recording
 from support.upstream import Answer, fake_upstream
 
 ROOT = Path(llm_gate.__file__).parent
-SENDING = {"chat", "chat_stream", "embed", "make", "submit"}
+SENDING = {"chat", "chat_stream", "embed", "make", "speak", "submit"}
 """The ways of the gate to a provider."""
 
 # Whoever asks a local server for its list of models sends nothing that could cost anything.
-TRANSPORT_USERS = {"engine/exchanges.py", "engine/exchanging.py", "engine/gate.py", "engine/presence.py"}
+TRANSPORT_USERS = {
+    "engine/exchanges.py",
+    "engine/exchanging.py",
+    "engine/gate.py",
+    "engine/presence.py",
+    "engine/speaking.py",
+}
 GATE_USERS = {
     "cli/chat.py",
     "cli/making.py",
@@ -137,11 +143,11 @@ def test_every_way_through_the_gate_is_booked():
     ways = {name: reached(tree, name) for name in public}
     sending = {name for name, names in ways.items() if ("send",) in names or ("stream", "transport") in names}
 
-    assert sending == SENDING - {"make", "submit"}
+    assert sending == SENDING - {"make", "speak", "submit"}
     assert {name for name in sending if ("book", "admission") in ways[name]} == sending
 
 
-@pytest.mark.parametrize("name", ["engine/media.py", "engine/jobs.py"])
+@pytest.mark.parametrize("name", ["engine/media.py", "engine/jobs.py", "engine/speaking.py"])
 def test_what_makes_media_is_framed_by_a_booking(name):
     """Exchanges that may be billed are driven inside `async with framed(booking, …)`, after `admission.book`."""
     tree = parsed(name)
@@ -152,7 +158,11 @@ def test_what_makes_media_is_framed_by_a_booking(name):
         and any(names == ("framed",) for item in outer.items for _, names in calls(item.context_expr))
         for inner in ast.walk(outer)
     }
-    driven = [node for node, names in calls(tree) if names == ("drive",)]
+    driven = [
+        node
+        for node, names in calls(tree)
+        if names == ("drive",) or (is_transport(names) and names[0] == "stream")
+    ]
 
     assert len(driven) == 1
     assert [node.lineno for node in driven if id(node) not in framed] == []

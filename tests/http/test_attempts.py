@@ -154,6 +154,9 @@ def test_a_wish_for_patience_is_kept_by_every_later_call(rig):
     with ThreadPoolExecutor(8) as pool:
         while time.monotonic() - limited_at < 1.8:
             answers = list(pool.map(lambda _: rig.ask(), range(8)))
+            if time.monotonic() - limited_at >= 2.0:
+                # A busy machine: these may have been asked when the wish was over.
+                break
             assert {each.headers["x-llm-gate-provider"] for each in answers} == {"second"}
     assert len(rig.first.seen) == 1
     time.sleep(max(0.0, limited_at + 2.6 - time.monotonic()))

@@ -27,5 +27,6 @@ provider = Provider(
         "speech": OpenAISpeech(address),
         "transcription": OpenAITranscriptions(address),
     },
+    voice=OpenAISpeech(address),
     jobs={"video": OpenAIVideos(address)},
 )

@@ -110,20 +110,32 @@ class OpenAISpeech:
             ProviderError: the answer is no recording.
         """
         del facts
-        reply = yield Send(
-            request=HttpRequest(
-                method="POST",
-                url=self._address(target, "audio/speech"),
-                headers={"content-type": "application/json"},
-                body=msgspec.json.encode(_payload(request, target)),
-            ),
-            is_paid=True,
-        )
+        reply = yield Send(request=self.encode(request, target), is_paid=True)
         data = _unwrapped(reply)
         if data is None:
             data = made_bytes(reply, target, "voice")
         asked = request.format or _default_format(target)
         return SpeechResult(audio=Medium(data=data, type=_type(reply, data, asked)))
+
+    def encode(self, request: SpeechRequest, target: Target) -> HttpRequest:
+        """Build the request."""
+        return HttpRequest(
+            method="POST",
+            url=self._address(target, "audio/speech"),
+            headers={"content-type": "application/json"},
+            body=msgspec.json.encode(_payload(request, target)),
+        )
+
+    def begin(self, head: HttpReply, request: SpeechRequest, target: Target) -> str:
+        """Return the media type of an answer by its headers and its first bytes.
+
+        Raises:
+            ProviderError: it is no sound: a page, an error, nothing.
+        """
+        data = made_bytes(head, target, "voice")
+        if content_type(head) == "application/json":
+            raise bad_response(target, "holds no voice that comes in pieces", status=head.status)
+        return _type(head, data, request.format or _default_format(target))
 
 
 def _payload(request: SpeechRequest, target: Target) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class Fetcher(Protocol):
             FetchFailed: it cannot be had; `reason` says why.
         """
 
+    def allows(self, url: str) -> bool:
+        """Tell whether an address may be asked, as far as its text tells."""
+
     async def close(self) -> None:
         """Close every connection."""
 

@@ -135,7 +135,10 @@ def _sized(request: Any, model: Model, spec: MediaSpec) -> tuple[Any, tuple[str,
         step = known or turned
         if request.resolution not in {None, step}:
             raise _refused("size", f"{written} is not {request.resolution}")
-        ratio = request.aspect_ratio if known is not None else "9:16"
+        ratio = request.aspect_ratio
+        if known is None and ratio not in {None, "9:16"}:
+            raise _refused("size", f"{written} is not {ratio}")
+        ratio = ratio if known is not None else "9:16"
         return structs.replace(request, resolution=step, aspect_ratio=ratio, width=None, height=None), ()
     if spec.nearest_ratio and spec.aspect_ratios and request.aspect_ratio is None:
         ratio = nearest_ratio(width, height, spec.aspect_ratios)

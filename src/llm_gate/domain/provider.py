@@ -15,7 +15,7 @@ from msgspec import Struct
 from llm_gate.domain.catalog import Api, Model, Operation, ProviderSpec
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import ChatEvent
-from llm_gate.domain.media import MediaResult, Medium, VideoRequest
+from llm_gate.domain.media import MediaResult, Medium, SpeechRequest, VideoRequest
 from llm_gate.domain.policy import CapacityLimits, Deadlines
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult, EmbeddingResult
@@ -246,6 +246,20 @@ class JobCodec(Protocol):
         """Call it off, and tell whether the vendor took notice; None where it offers no way."""
 
 
+class VoiceCodec(Protocol):
+    """One vendor's way to speak piece by piece: the sound itself, from the first byte of the answer on."""
+
+    def encode(self, request: SpeechRequest, target: Target) -> HttpRequest:
+        """Build the request; raises what `MediaCodec.run` raises."""
+
+    def begin(self, head: HttpReply, request: SpeechRequest, target: Target) -> str:
+        """Return the media type of an answer by its headers and its first bytes (`head.body`).
+
+        Raises:
+            ProviderError: it is no sound: a page, an error, nothing.
+        """
+
+
 class PresenceCodec(Protocol):
     """Asks for the models that are there, of a vendor whose servers and models come and go."""
 
@@ -279,7 +293,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     that may be away though they are configured. `respond` answers requests inside the process, for a provider
     that needs no network (given the request and the time in seconds since 1970). `apis` are the forms of chat that
     a target's `api` chooses from; none where there is but one. `media` are operations that are answered in one go,
-    `jobs` those that take their time.
+    `jobs` those that take their time; `voice` is for vendors that speak piece by piece.
     """
 
     dialect: str
@@ -289,6 +303,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     embedding: EmbeddingCodec | None = None
     media: Mapping[Operation, MediaCodec] = {}
     jobs: Mapping[Operation, JobCodec] = {}
+    voice: VoiceCodec | None = None
     presence: PresenceCodec | None = None
     respond: Callable[[HttpRequest, float], LocalReply] | None = None
 

@@ -77,6 +77,8 @@ class Attempts:
         except TimeoutError:
             trial.note(_late(trial.target), trial.target)
             raise trial.failure() from None
+        finally:
+            trial.forget()
 
 
 class Trial(Generic[T]):
@@ -213,9 +215,17 @@ class Trial(Generic[T]):
         return min(self._plan.policy.longest_pause_s, self.left_s)
 
     def note(self, error: ProviderError, target: Target, *, was_called: bool = True) -> None:
-        """Keep an error for the one who wants to know what was tried."""
+        """Keep an error for the one who wants to know what was tried.
+
+        Without where it arose: that would keep a refused answer, however large, until the collector comes.
+        """
+        error.__traceback__ = error.__context__ = None
         self._errors.append(error)
         self._tried.append(tried_of(target, error, was_called=was_called))
+
+    def forget(self) -> None:
+        """Let go of the errors, which lead back here by where they arose."""
+        self._errors = []
 
     def failure(self) -> GateError:
         """Return what the caller is told when nobody answered."""

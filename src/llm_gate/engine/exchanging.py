@@ -18,8 +18,8 @@ from llm_gate.engine.exchanges import FIRST_FAILURE_STATUS, failure_of, marked
 
 T = TypeVar("T")
 
-MOST_MADE_BYTES = 512 * 1024 * 1024
-"""The largest film, picture or voice that is taken from a vendor's own address."""
+MOST_FILM_BYTES, MOST_MADE_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
+"""The largest film, and the largest picture or voice, that is taken from a vendor's own address."""
 
 FETCH_S = 180.0
 """How long fetching one of them may take, in seconds."""
@@ -28,7 +28,10 @@ _OK = 200
 
 
 class Road(Struct, frozen=True, kw_only=True):
-    """What exchanges with a target are made over, and on whose behalf (None: nobody waits for it)."""
+    """What exchanges with a target are made over, and on whose behalf (None: nobody waits for it).
+
+    `most_bytes` bounds what is fetched from an address that the vendor names.
+    """
 
     transport: Transport
     fetcher: Fetcher
@@ -36,6 +39,7 @@ class Road(Struct, frozen=True, kw_only=True):
     instance_id: str
     span: Span
     context: CallContext | None = None
+    most_bytes: int = MOST_MADE_BYTES
 
 
 def facts() -> Facts:
@@ -107,7 +111,7 @@ async def _fetch(url: str, road: Road) -> HttpReply:
     try:
         medium = await road.fetcher.fetch(
             url,
-            most_bytes=MOST_MADE_BYTES,
+            most_bytes=road.most_bytes,
             trusted=f"{trusted.scheme}://{trusted.netloc}",
             within_s=FETCH_S,
         )

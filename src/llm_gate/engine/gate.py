@@ -16,7 +16,7 @@ from llm_gate.domain.errors import (
     ProviderError,
 )
 from llm_gate.domain.jobs import Job
-from llm_gate.domain.media import MediaRequest, MediaResult, VideoRequest
+from llm_gate.domain.media import MediaRequest, MediaResult, SpeechRequest, VideoRequest
 from llm_gate.domain.ports import SchemaCheck
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Deployment, HttpReply, Target
@@ -59,6 +59,7 @@ from llm_gate.engine.jobs import JobDesk
 from llm_gate.engine.media import MediaDesk
 from llm_gate.engine.pipeline import Pipeline, left_s, payable
 from llm_gate.engine.resolve import Directory
+from llm_gate.engine.speaking import Speaking, Voice
 from llm_gate.engine.stream import ChatAnswerStream, Silence
 from llm_gate.engine.structured import StreamedForm, ask_in_form, is_structured
 from llm_gate.engine.working import Working
@@ -91,6 +92,7 @@ class Gate:
             access=access, admission=admission, fleet=self.fleet, instance_id=instance_id
         )
         self.media = media(self.pipeline)
+        self._speaking = Speaking(self.media)
         self._jobs: tuple[JobDesk, JobWork] | None = None
         self._own: dict[str, tuple[ProviderEntry, Deployment]] = {}
         self._working = working
@@ -292,6 +294,10 @@ class Gate:
             return await self.media.make(working, request, context)
         finally:
             working.leave()
+
+    async def speak(self, request: SpeechRequest, context: CallContext) -> Voice | None:
+        """Begin to read a text out, piece by piece; None where the first choice answers in one piece (`make`)."""
+        return await self._speaking.open(self._working, request, context)
 
     @property
     def working(self) -> Working:

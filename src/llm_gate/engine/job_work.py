@@ -31,7 +31,7 @@ from llm_gate.domain.provider import JobView, Target, Ticket
 from llm_gate.domain.tracing import NO_SPAN
 from llm_gate.domain.windows import instant
 from llm_gate.engine.admission import is_unbilled
-from llm_gate.engine.exchanging import Road, drive, facts
+from llm_gate.engine.exchanging import MOST_FILM_BYTES, Road, drive, facts
 from llm_gate.engine.jobs import LEASE_MS, POLLING
 from llm_gate.engine.keeping import Keeping
 from llm_gate.engine.media import MediaDesk
@@ -272,7 +272,8 @@ class JobWork:
             job.provider, job.model, job.operation, instant(job.made_ms).date()
         )
         target = Target(deployment=place, model=model)
-        return self._media.road(working, None, target, NO_SPAN)
+        road = self._media.road(working, None, target, NO_SPAN)
+        return structs.replace(road, most_bytes=MOST_FILM_BYTES)
 
     async def _look(self, mine: _Mine, job: Job, working: Working) -> Job | None:
         try:

@@ -10,7 +10,14 @@ from msgspec import Struct, structs
 
 from llm_gate.domain.access import CallContext, Caller
 from llm_gate.domain.catalog import Operation
-from llm_gate.domain.errors import Conflict, GateError, NotFound, ProviderError, StoreUnavailable
+from llm_gate.domain.errors import (
+    Conflict,
+    GateError,
+    InvalidRequest,
+    NotFound,
+    ProviderError,
+    StoreUnavailable,
+)
 from llm_gate.domain.jobs import Job, Jobs
 from llm_gate.domain.media import VideoRequest
 from llm_gate.domain.provider import Target, Ticket
@@ -86,6 +93,8 @@ class JobDesk:
         Raises:
             GateError: as every call of the gate; nobody has taken the job then.
         """
+        if webhook is not None and not self._media.fetcher.allows(webhook):
+            raise InvalidRequest("webhook: not an address that everybody can reach", param="webhook")
         with Traced(context, request.operation, request.model) as traced:
             request = await self._media.prepared(working, request, traced)
             offered = await self._media.offered(working, request, traced)

@@ -228,6 +228,9 @@ class Application:
         exchange.log |= {"error_code": failure.code}
         if isinstance(error, GateFault) and not isinstance(error, _EXPECTED):
             _logger.error("gateway fault", extra={"request_id": exchange.request_id, "error": error.message})
+        if exchange.is_answered and not exchange.is_worded:
+            # Left without its end, the answer is cut: the server closes the connection.
+            return
         if exchange.is_answered:
             write = exchange.write_stream_error or surface.stream_error
             await exchange.send_piece(write(failure))

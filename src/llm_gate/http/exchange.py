@@ -91,6 +91,8 @@ class Exchange:
         self.id_header: str | None = None
         self.log: dict[str, Any] = {}
         self.is_answered = False
+        # Whether an error can be said inside the stream that has begun; sound has no words for it.
+        self.is_worded = True
         self.span: Span = NO_SPAN
         # Set where the work goes on without its caller, since what comes of it can be asked for again.
         self.outlives_caller = False
@@ -279,9 +281,10 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": 204, "headers": head})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def begin_stream(self, headers: Mapping[str, str]) -> None:
+    async def begin_stream(self, headers: Mapping[str, str], *, content_type: str = EVENT_STREAM) -> None:
         """Send the head of a streamed answer."""
-        head = self._head(EVENT_STREAM, {**headers, "cache-control": "no-store", "x-accel-buffering": "no"})
+        self.is_worded = content_type == EVENT_STREAM
+        head = self._head(content_type, {**headers, "cache-control": "no-store", "x-accel-buffering": "no"})
         self.is_answered = True
         self.log["status"] = 200
         await self._send({"type": "http.response.start", "status": 200, "headers": head})

@@ -55,13 +55,20 @@ def parse_form(body: bytes, boundary: bytes) -> Form:
     texts: dict[str, list[str]] = {}
     media: dict[str, list[Medium]] = {}
     has_ended = False
+    pieces = 0
+
+    def count() -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces > MAX_FIELDS:
+            raise InvalidRequest(f"the form has more than {MAX_FIELDS} fields")
 
     def on_field(field: Any) -> None:
-        name = _text(field.field_name)
-        texts.setdefault(name, []).append(_text(field.value or b""))
-        _check(len(texts), len(media))
+        count()
+        texts.setdefault(_text(field.field_name), []).append(_text(field.value or b""))
 
     def on_file(file: Any) -> None:
+        count()
         file.file_object.seek(0)
         data = file.file_object.read()
         said = getattr(file, "content_type", None) or ""
@@ -69,16 +76,16 @@ def parse_form(body: bytes, boundary: bytes) -> Form:
             data=data, type=type_of(data) or said or UNKNOWN, name=_text(file.file_name or b"") or None
         )
         media.setdefault(_text(file.field_name), []).append(medium)
-        _check(len(texts), len(media))
 
     def on_end() -> None:
         nonlocal has_ended
         has_ended = True
 
-    parser = FormParser(
-        _FORM, on_field, on_file, on_end, boundary=boundary, config={"MAX_MEMORY_FILE_SIZE": float("inf")}
-    )
+    parser: FormParser | None = None
     try:
+        parser = FormParser(
+            _FORM, on_field, on_file, on_end, boundary=boundary, config={"MAX_MEMORY_FILE_SIZE": float("inf")}
+        )
         stream = io.BytesIO(body)
         while piece := stream.read(65_536):
             parser.write(piece)
@@ -86,7 +93,8 @@ def parse_form(body: bytes, boundary: bytes) -> Form:
     except (FormParserError, ValueError) as error:
         raise InvalidRequest(f"the form is malformed: {error}") from None
     finally:
-        parser.close()
+        if parser is not None:
+            parser.close()
     if not has_ended:
         raise InvalidRequest("the form is cut off")
     return Form(fields=texts, files=media)
@@ -97,8 +105,3 @@ def _text(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise InvalidRequest("the form is not UTF-8") from None
-
-
-def _check(fields: int, files: int) -> None:
-    if fields + files > MAX_FIELDS:
-        raise InvalidRequest(f"the form has more than {MAX_FIELDS} fields")

@@ -10,12 +10,14 @@ from llm_gate.dialects.openai_transcriptions import decode_transcription, encode
 from llm_gate.domain.media import SpeechResult, TranscriptionResult
 from llm_gate.domain.money import format_usd
 from llm_gate.engine.gate import Gate
+from llm_gate.engine.speaking import Voice
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import Exchange, Reply
 from llm_gate.http.forms import read_form
 from llm_gate.http.media import send_medium
 from llm_gate.http.openai import TAG, OpenAISurface, answer_reply_headers, note_answer
 from llm_gate.http.routes import Route
+from llm_gate.http.sse import answer_headers
 
 
 class AudioRoutes(Struct, frozen=True, kw_only=True):
@@ -28,7 +30,12 @@ class AudioRoutes(Struct, frozen=True, kw_only=True):
         request = decode_speech_request(await exchange.body())
 
         async def work() -> None:
-            answer = await self.gate.make(request, exchange.context(user=request.user))
+            context = exchange.context(user=request.user)
+            voice = await self.gate.speak(request, context)
+            if voice is not None:
+                await send_voice(exchange, voice)
+                return
+            answer = await self.gate.make(request, context)
             assert isinstance(answer.result, SpeechResult)  # noqa: S101 - the operation's own result
             await send_medium(exchange, answer, answer.result.audio)
 
@@ -78,3 +85,25 @@ class AudioRoutes(Struct, frozen=True, kw_only=True):
                 **shared,
             ),
         ]
+
+
+async def send_voice(exchange: Exchange, voice: Voice) -> None:
+    """Send a voice as it is spoken; one that breaks off is cut, since sound has no words for an error."""
+    headers = dict(
+        answer_headers(voice.target, attempts=voice.attempts, tried=voice.tried, dropped=(), shown={})
+    )
+    if voice.cost is not None:
+        headers["x-llm-gate-cost-usd"] = format_usd(voice.cost.nanos)
+    exchange.note_result(
+        voice.target, None, voice.cost, attempts=voice.attempts, upstream_s=exchange.elapsed_s
+    )
+    try:
+        pieces = voice.pieces()
+        first = await anext(pieces)
+        await exchange.begin_stream(headers, content_type=voice.type)
+        await exchange.send_piece(first)
+        async for piece in pieces:
+            await exchange.send_piece(piece)
+        await exchange.end_stream()
+    finally:
+        await voice.close()

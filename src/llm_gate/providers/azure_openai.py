@@ -40,4 +40,5 @@ provider = Provider(
         "speech": OpenAISpeech(address),
         "transcription": OpenAITranscriptions(address),
     },
+    voice=OpenAISpeech(address),
 )

@@ -125,6 +125,14 @@ class GuardedFetcher:
         except (aiohttp.ClientError, TimeoutError, FetchFailed, ValueError, OSError):
             return None
 
+    def allows(self, url: str) -> bool:
+        """Tell whether an address may be asked, as far as its text tells."""
+        try:
+            self._session_for(_parsed(url), None)
+        except FetchFailed:
+            return False
+        return True
+
     async def _follow(self, address: URL, most_bytes: int, trusted: Origin | None) -> Medium:
         for _ in range(self._max_redirects + 1):
             session = self._session_for(address, trusted)
