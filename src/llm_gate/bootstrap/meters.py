@@ -24,6 +24,7 @@ def open_metrics(gateway: Gateway, settings: Settings) -> Metrics:
     metrics.watch(
         lambda: {
             "reservations_open": gate.admission.open_bookings,
+            "jobs_open": gate.open_jobs,
             "waiting_for_room": gate.fleet.gauges()["waiting_for_room"],
         }
     )

@@ -319,6 +319,11 @@ class Gate:
             raise GateFault("this gateway has no store, and takes no jobs")
         return self._jobs[0]
 
+    @property
+    def open_jobs(self) -> int:
+        """How many jobs this process works on."""
+        return 0 if self._jobs is None else self._jobs[1].open_jobs
+
     def known_job(self, job_id: str) -> Job | None:
         """Return a job as it stands, where this process works on it."""
         return None if self._jobs is None else self._jobs[1].known(job_id)

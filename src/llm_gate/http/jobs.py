@@ -45,7 +45,7 @@ class JobRoutes(Struct, frozen=True, kw_only=True):
 
         async def work() -> None:
             job = await self.gate.submit(request, exchange.context(), webhook=webhook)
-            exchange.log |= {"provider": job.provider, "model": job.model}
+            note_job(exchange, job)
             headers = {"location": f"{self.api_path}/v1/jobs/{job.id}", **provider_headers(job)}
             await exchange.reply(Reply(status=_ACCEPTED, body=encode_job(job), headers=headers))
 
@@ -203,6 +203,16 @@ class JobRoutes(Struct, frozen=True, kw_only=True):
                 **one,
             ),
         ]
+
+
+def note_job(exchange: Exchange, job: Job) -> None:
+    """Keep for the log line who took a job, and its pinned price."""
+    exchange.log |= {
+        "provider": job.provider,
+        "model": job.model,
+        "job": job.id,
+        "cost_nanos": job.cost_nanos,
+    }
 
 
 def provider_headers(job: Job) -> dict[str, str]:

@@ -18,7 +18,7 @@ from llm_gate.engine.keeping import Keeping
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import Exchange, Reply, require_json
 from llm_gate.http.forms import read_form
-from llm_gate.http.jobs import provider_headers, send_content
+from llm_gate.http.jobs import note_job, provider_headers, send_content
 from llm_gate.http.openai import TAG, OpenAISurface
 from llm_gate.http.routes import Parameter, Route
 
@@ -67,7 +67,7 @@ class VideoRoutes(Struct, frozen=True, kw_only=True):
 
         async def work() -> None:
             job = await self.gate.submit(request, exchange.context(user=request.user))
-            exchange.log |= {"provider": job.provider, "model": job.model}
+            note_job(exchange, job)
             await exchange.reply(Reply(body=msgspec.json.encode(shown(job)), headers=provider_headers(job)))
 
         await watched(exchange, work())

@@ -77,6 +77,7 @@ UNPRICED = Counted(total="unpriced_calls", text="Calls whose cost nobody knows."
 
 GAUGES: Mapping[str, str] = {
     "reservations_open": "Calls that hold something in the ledger.",
+    "jobs_open": "Jobs that this process carries to their end.",
     "in_flight": "Model calls under way.",
     "loop_lag_seconds": "How late the event loop was within the last minute.",
     "bounded": "How much something that is bounded holds.",
