@@ -26,7 +26,7 @@ from support.mutants import KINDS, mutants
 CHAT = "/v1/chat/completions"
 CALLERS, LISTENERS = 3, 2
 PARTS = 6
-MUTANTS = full(300, 10_000)
+MUTANTS = full(120, 10_000)
 
 # The first one's provider and alias stand in all: they are what the traffic asks for.
 FIRST = """\

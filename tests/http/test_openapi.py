@@ -14,7 +14,7 @@ from support.figures import full, proved
 from support.gateway import NATIVE_HEADERS
 from support.web import call
 
-EXAMPLES = full(40, 1000)
+EXAMPLES = full(20, 1000)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from support.killing import MODEL, NANOS, KillingVendor, order, place_for_jobs
 from support.upstream import Answer, fake_upstream
 from support.wavespeed_fake import Plan
 
-JOBS = full(120, 500)
-ROUNDS, CHATS = full(4, 20), full(60, 400)
+JOBS = full(80, 500)
+ROUNDS, CHATS = full(2, 20), full(40, 400)
 CALLERS = 4
 CHAT_NANOS = 5 * 1_000 + 7 * 2_000
 MOST_LAG_S = 0.25 if PROVES else 0.5

@@ -20,7 +20,7 @@ from support.spending import (
 )
 from support.stores import KINDS
 
-ROUNDS = full(20, 100)
+ROUNDS = full(8, 100)
 CALLERS = full(60, 500)
 WORKERS = full(2, 4)
 CALLS = 3 * CALLERS
