@@ -584,3 +584,14 @@ def test_the_vendors_notice_what_breaks_their_contracts(all_vendors, path, body,
         assert told in kept
     finally:
         all_vendors.violations.clear()
+
+
+def test_where_a_model_is_served_is_not_asked_again(gateway, user, vendors):
+    """The hub is asked where a model is served before the first picture at most, not before every one."""
+    body = {
+        "provider": {"name": "huggingface", "model": {"name": "black-forest-labs/FLUX.1-Krea-dev"}},
+        "prompt": {"message": "A cat", "parameter": {"size": "64x64"}},
+    }
+    assert [ask(gateway, user, "/images/generations", body).status for _ in range(3)] == [200] * 3
+
+    assert vendors.count("api", "GET") <= 1

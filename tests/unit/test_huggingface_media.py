@@ -125,7 +125,8 @@ def test_a_picture_takes_a_look_up_a_call_and_a_download():
     target = target_of()
     result, asked = run(fit(request, target.model).request, target, [mapping(), made(), fetched()])
     look_up, call, download = asked
-    assert look_up == get(f"https://huggingface.co/api/models/{KREA}?expand[]=inferenceProviderMapping")
+    asked_for = get(f"https://huggingface.co/api/models/{KREA}?expand[]=inferenceProviderMapping")
+    assert (look_up.request, look_up.keep_s) == (asked_for.request, 600.0)
     assert call.is_paid
     assert (call.request.method, call.request.url) == ("POST", f"{ROUTER}/fal-ai/maker/app/way")
     assert call.request.headers == {"content-type": "application/json"}

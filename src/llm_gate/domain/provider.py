@@ -159,12 +159,13 @@ class Send(Struct, frozen=True, kw_only=True):
     """Send a request to the provider. `is_paid` marks the one that a vendor bills: it is never sent twice blindly.
 
     A reply with a status of 300 or above is raised as the vendor's error, but where the codec wants to read it itself
-    (`reads_failures`).
+    (`reads_failures`). What stays true for a while, such as where a model is served, is not asked again for `keep_s`.
     """
 
     request: HttpRequest
     is_paid: bool = False
     reads_failures: bool = False
+    keep_s: float = 0.0
 
 
 class Fetch(Struct, frozen=True, kw_only=True):

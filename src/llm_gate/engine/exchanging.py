@@ -2,7 +2,7 @@
 
 import asyncio
 from secrets import token_hex
-from time import time
+from time import monotonic, time
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +12,17 @@ from llm_gate.domain.access import CallContext
 from llm_gate.domain.blobs import Fetcher, FetchFailed
 from llm_gate.domain.errors import BadProviderResponse, ProviderError, ProviderTimeout, ProviderUnavailable
 from llm_gate.domain.ports import Transport
-from llm_gate.domain.provider import Exchanges, Facts, Fetch, HttpReply, HttpRequest, Send, Target, Wait
+from llm_gate.domain.provider import (
+    Deployment,
+    Exchanges,
+    Facts,
+    Fetch,
+    HttpReply,
+    HttpRequest,
+    Send,
+    Target,
+    Wait,
+)
 from llm_gate.domain.tracing import Span
 from llm_gate.engine.exchanges import FIRST_FAILURE_STATUS, failure_of, marked
 
@@ -24,13 +34,35 @@ MOST_FILM_BYTES, MOST_MADE_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
 FETCH_S = 180.0
 """How long fetching one of them may take, in seconds."""
 
+MOST_KEPT = 1_000
+"""How many replies are kept at most."""
+
 _OK = 200
+
+
+class KeptReplies:
+    """Replies that are good for a while, by deployment and address; each process has its own."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], tuple[float, HttpReply]] = {}
+
+    def find(self, deployment: Deployment, url: str) -> HttpReply | None:
+        """Return a reply that is still good."""
+        until_s, reply = self._kept.get((deployment.key, url), (0.0, None))
+        return reply if monotonic() < until_s else None
+
+    def keep(self, deployment: Deployment, url: str, reply: HttpReply, for_s: float) -> None:
+        """Keep a reply for so many seconds."""
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[deployment.key, url] = (monotonic() + for_s, reply)
 
 
 class Road(Struct, frozen=True, kw_only=True):
     """What exchanges with a target are made over, and on whose behalf (None: nobody waits for it).
 
-    `most_bytes` bounds what is fetched from an address that the vendor names.
+    `most_bytes` bounds what is fetched from an address that the vendor names; `kept` are replies that may be used
+    again.
     """
 
     transport: Transport
@@ -40,6 +72,7 @@ class Road(Struct, frozen=True, kw_only=True):
     span: Span
     context: CallContext | None = None
     most_bytes: int = MOST_MADE_BYTES
+    kept: KeptReplies | None = None
 
 
 def facts() -> Facts:
@@ -58,6 +91,7 @@ async def drive(exchanges: Exchanges[T], road: Road) -> T:
         InvalidRequest: the codec cannot carry out what is asked.
     """
     was_accepted = False
+    learned: list[tuple[str, HttpReply, float]] = []
     try:
         wanted = next(exchanges)
         while True:
@@ -72,6 +106,8 @@ async def drive(exchanges: Exchanges[T], road: Road) -> T:
                         # Whoever reads failures knows whether this one passes.
                         wanted = exchanges.throw(error)
                         continue
+                    if wanted.keep_s:
+                        learned.append((wanted.request.url, reply, wanted.keep_s))
                     was_accepted = was_accepted or (wanted.is_paid and reply.status < FIRST_FAILURE_STATUS)
                 case Fetch():
                     reply = await _fetch(wanted.url, road)
@@ -80,6 +116,10 @@ async def drive(exchanges: Exchanges[T], road: Road) -> T:
             wanted = exchanges.send(reply)
     except StopIteration as end:
         result: T = end.value
+        if road.kept is not None:
+            # Only what led to a result is worth keeping.
+            for url, kept, for_s in learned:
+                road.kept.keep(road.target.deployment, url, kept, for_s)
         return result
     except ProviderError as error:
         if was_accepted:
@@ -90,6 +130,11 @@ async def drive(exchanges: Exchanges[T], road: Road) -> T:
 
 
 async def _send(wanted: Send, road: Road) -> HttpReply:
+    deployment, url = road.target.deployment, wanted.request.url
+    if wanted.keep_s and road.kept is not None:
+        known = road.kept.find(deployment, url)
+        if known is not None:
+            return known
     try:
         reply = await road.transport.send(_marked(wanted.request, road), road.target.deployment)
     except ProviderError as error:

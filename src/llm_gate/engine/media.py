@@ -36,7 +36,7 @@ from llm_gate.engine.attempts import Call
 from llm_gate.engine.choice import Route
 from llm_gate.engine.estimate import Bound
 from llm_gate.engine.exchanges import Traced, framed
-from llm_gate.engine.exchanging import Road, drive, facts
+from llm_gate.engine.exchanging import KeptReplies, Road, drive, facts
 from llm_gate.engine.fleet import Turn
 from llm_gate.engine.holds import Holds
 from llm_gate.engine.media_bounds import media_bound, media_draft, priced_media
@@ -79,6 +79,7 @@ class MediaDesk:
         self.pipeline = pipeline
         self.fetcher = fetcher
         self.measures = measures
+        self._kept = KeptReplies()
 
     async def make(
         self, working: Working, request: MediaRequest, context: CallContext
@@ -200,6 +201,7 @@ class MediaDesk:
             instance_id=self.pipeline.instance_id,
             span=span,
             context=context,
+            kept=self._kept,
         )
 
     async def _once(

@@ -16,6 +16,8 @@ MAKER = "fal-ai"
 ROUTER = "router.huggingface.co"
 PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,7}")
 """What a path at the maker may look like, and a model's name at the hub."""
+# Who serves a model changes rarely.
+_KEEP_S = 600.0
 _HUB, _LIVE = "https://huggingface.co", "live"
 
 
@@ -60,7 +62,7 @@ def path_at_maker(target: Target, task: str) -> Exchanges[str]:
     at = _address(target)
     hub = _HUB if at.hostname == ROUTER else f"{at.scheme}://{at.netloc}"
     url = f"{hub}/api/models/{quote(model)}?expand[]=inferenceProviderMapping"
-    reply = yield Send(request=HttpRequest(method="GET", url=url, body=b""))
+    reply = yield Send(request=HttpRequest(method="GET", url=url, body=b""), keep_s=_KEEP_S)
     listed = read(reply, _Listed, target, "holds no provider mapping")
     place = _place_in(listed.places)
     if (
