@@ -80,7 +80,6 @@ class Voice:
             self._turn.failed(error)
             await self.booking.settle_failed(error)
             raise
-        self._turn.answered()
         self.booking.answered(None, self.cost, self._units)
         await self.booking.settle()
         self.is_complete = True
@@ -110,10 +109,11 @@ class Speaking:
             working.enter()
             stack.callback(working.leave)
             context = stack.enter_context(Traced(context, "speech", request.model))
-            request = await desk.prepared(working, request, context)
             offered = await desk.offered(working, request, context)
             if _codec(offered.bounds[0].target) is None:
+                # Whoever makes it in one piece shows it to the guards.
                 return None
+            request = await desk.prepared(working, request, context)
             able = [bound for bound in offered.bounds if _codec(bound.target) is not None]
             usable, tried = pipeline.choose(offered.route, able, offered.holds.standing, context)
             booking = await pipeline.admission.book(context, "speech", offered.holds, usable)
