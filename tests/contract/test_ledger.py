@@ -826,7 +826,7 @@ def test_every_part_of_a_batch_fills_its_table():
         "opened": 4,
         "moved": 4,
         "records": 25,
-        "attempts": 16,
+        "attempts": 17,
         "summaries": 15,
         "alerts": 18,
     }

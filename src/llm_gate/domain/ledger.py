@@ -113,6 +113,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """How one attempt ended, and what it cost. `units` are the counts by their names, `prices` the ids used.
 
     `cost_nanos` is None where a price or the usage is unknown; that is only let in where no money is limited.
+    `saved_nanos` is what an answer out of the cache would have cost; such an attempt reached no vendor.
     """
 
     number: int
@@ -130,6 +131,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     upstream_status: int | None = None
     synthetic: bool = False
+    saved_nanos: int | None = None
 
     @property
     def counts(self) -> bool:

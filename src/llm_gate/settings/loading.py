@@ -26,6 +26,7 @@ from llm_gate.settings.lines import line_of
 from llm_gate.settings.records import (
     AlertSettings,
     ApiSettings,
+    CacheSettings,
     CooldownSettings,
     Environment,
     GuardSettings,
@@ -87,6 +88,7 @@ class _Tables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alerts: AlertSettings = AlertSettings()
     guards: GuardSettings = GuardSettings()
     media: MediaSettings = MediaSettings()
+    cache: CacheSettings = CacheSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, _AliasTable] = {}
 
@@ -168,6 +170,7 @@ def _settings(tables: Mapping[str, Any]) -> Settings:
         alerts=msgspec.convert(tables.get("alerts", {}), AlertSettings),
         guards=msgspec.convert(tables.get("guards", {}), GuardSettings),
         media=msgspec.convert(tables.get("media", {}), MediaSettings),
+        cache=msgspec.convert(tables.get("cache", {}), CacheSettings),
         providers=tables.get("providers", {}),
         aliases={name: _alias(alias) for name, alias in aliases.items()},
     )

@@ -12,6 +12,7 @@ from llm_gate.domain.policy import Sticky, Strategy
 from llm_gate.settings.records import (
     AlertSettings,
     ApiSettings,
+    CacheSettings,
     CooldownSettings,
     GuardSettings,
     LoggingSettings,
@@ -45,6 +46,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alerts: AlertSettings | UnsetType = UNSET
     guards: GuardSettings | UnsetType = UNSET
     media: MediaSettings | UnsetType = UNSET
+    cache: CacheSettings | UnsetType = UNSET
     providers: Mapping[str, ProviderSpec] = {}
     aliases: Mapping[str, AliasTable] = {}
 

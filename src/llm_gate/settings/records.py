@@ -170,6 +170,45 @@ class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     s3_url: Annotated[str, Meta(pattern=r"^s3://[^\s/?#@]+(/\S*)?$")] | None = None
 
 
+Similarity = Annotated[float, Meta(ge=0.5, le=1.0)]
+Namespace = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class CacheRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan or an alias says of the cache otherwise; what is not given is as `[cache]` has it."""
+
+    exact: bool | None = None
+    semantic: bool | None = None
+    ttl_s: Seconds | None = None
+    threshold: Similarity | None = None
+    namespace: Namespace | None = None
+
+
+class CacheSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether answers are kept for those who ask the same (`exact`) or nearly the same (`semantic`), and how long.
+
+    `threshold` is the least cosine at which two questions count as the same. `model` names the embedding model that
+    compares them (none: the default one). `scope` says who shares answers: everybody in a tenant, or each user alone.
+    `namespace` keeps answers apart from those of another. Nothing is kept for a request whose temperature is above
+    `max_temperature`, by meaning; by its exact words it is. `max_entries` and `max_bytes` bound what is kept in the
+    store, `memory_bytes` what each process keeps of it. `plans` and `aliases` say otherwise for some, the alias last.
+    """
+
+    exact: bool = False
+    semantic: bool = False
+    ttl_s: Seconds = 3_600.0
+    threshold: Similarity = 0.95
+    model: Text | None = None
+    scope: Literal["tenant", "user"] = "tenant"
+    namespace: Namespace | None = None
+    max_temperature: Annotated[float, Meta(ge=0, le=2)] = 0.5
+    max_entries: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    max_bytes: Annotated[int, Meta(ge=1)] = 512 * 1024 * 1024
+    memory_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
+    plans: Mapping[str, CacheRule] = {}
+    aliases: Mapping[str, CacheRule] = {}
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the operator decided.
 
@@ -189,6 +228,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     alerts: AlertSettings = AlertSettings()
     guards: GuardSettings = GuardSettings()
     media: MediaSettings = MediaSettings()
+    cache: CacheSettings = CacheSettings()
     providers: Mapping[str, Any] = {}
     aliases: Mapping[str, Alias] = {}
     primary: str | None = None

@@ -125,6 +125,7 @@ def _attempt(record_id: str, outcome: Outcome) -> Row:
         outcome.error_code,
         outcome.upstream_status,
         outcome.synthetic,
+        outcome.saved_nanos,
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from llm_gate.domain.errors import GateFault
 from llm_gate.storage.database import Database
 
-HEAD = "0003"
+HEAD = "0004"
 """The last step of migrations/versions."""
 
 State = Literal["empty", "older", "current", "unknown"]

@@ -101,6 +101,7 @@ attempt = Table(
     Column("error_code", Text),
     Column("upstream_status", Integer),
     Column("synthetic", Boolean, nullable=False),
+    Column("saved_nanos", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -185,6 +186,79 @@ job = Table(
     sqlite_with_rowid=False,
 )
 """Slow work. `owner` works on it until `lease_until_ms`; `is_cancelled` is what somebody else wishes."""
+
+file = Table(
+    "file",
+    metadata,
+    _text("id", primary_key=True),
+    _text("tenant"),
+    _text("purpose"),
+    Column("expires_ms", BigInteger),
+    _text("body"),
+    Index("file_by_tenant", "tenant", "id"),
+    sqlite_with_rowid=False,
+)
+
+tuned_model = Table(
+    "tuned_model",
+    metadata,
+    _text("provider", primary_key=True),
+    _text("name", primary_key=True),
+    _text("tenant"),
+    _whole("made_ms"),
+    _text("body"),
+    Index("tuned_model_by_tenant", "tenant", "name"),
+    sqlite_with_rowid=False,
+)
+"""Models that came of fine-tuning, by the name that their vendor gave them; each is its tenant's alone."""
+
+batch = Table(
+    "batch",
+    metadata,
+    _text("id", primary_key=True),
+    _text("tenant"),
+    _text("user_id"),
+    _text("owner"),
+    _whole("lease_until_ms"),
+    Column("is_over", Boolean, nullable=False),
+    Column("is_cancelled", Boolean, nullable=False),
+    _whole("version"),
+    _text("body"),
+    Index("batch_by_tenant", "tenant", "id"),
+    Index("batch_by_state", "is_over", "lease_until_ms"),
+    sqlite_with_rowid=False,
+)
+"""Batches, leased as jobs are."""
+
+batch_line = Table(
+    "batch_line",
+    metadata,
+    _text("batch_id", primary_key=True),
+    _whole("number", primary_key=True, autoincrement=False),
+    Column("is_error", Boolean, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What came of each line of a batch that the gateway itself works through, until its files are written."""
+
+cache_entry = Table(
+    "cache_entry",
+    metadata,
+    Column("place", LargeBinary, primary_key=True),
+    _text("tenant"),
+    Column("neighbourhood", LargeBinary),
+    _whole("number"),
+    _whole("made_ms"),
+    _whole("expires_ms"),
+    _whole("size"),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("cache_entry_by_tenant", "tenant"),
+    Index("cache_entry_by_end", "expires_ms"),
+    Index("cache_entry_by_age", "made_ms"),
+    Index("cache_entry_by_neighbourhood", "neighbourhood", "number"),
+    sqlite_with_rowid=False,
+)
+"""Kept answers. `place` is the digest of shelf and key, `neighbourhood` that of shelf and group (none: no vector)."""
 
 process = Table(
     "process",
