@@ -49,7 +49,7 @@ fmt: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 lock: setup  ## renew the hash locks from requirements/*.in (needs uv on the PATH)
-	for f in runtime build otel s3 dev; do uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/$$f.in -o requirements/$$f.txt; done
+	for f in runtime build otel s3 tokens dev; do uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove what setup and the tools made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
