@@ -107,7 +107,7 @@ class Bench:
             for phase in (self._chunks, self._slow):
                 for one in (nginx, gateway):
                     values[one.name] |= phase(one)
-        values[gateway.name] |= self._ledger(upstreams)
+        values[gateway.name] |= self._ledger(upstreams) | self._cache(upstreams)
         values[gateway.name] |= {
             "import": import_s("llm_gate", self._core),
             "import_serve": import_s("llm_gate.cli", self._core),
@@ -134,12 +134,19 @@ class Bench:
             "growth": seen["grown"]["openai"] / fresh["openai"],
         }
 
-    def _unary(self, contender: Contender, surface: str) -> dict[str, float]:
+    def _cache(self, upstreams: Upstreams) -> dict[str, float]:
+        """Compare an exact hit with a miss on the same route, both of a gateway that keeps answers."""
+        with self._ring.caching(upstreams) as gateway:
+            miss = self._unary(gateway, "openai", varied=True)["openai"]
+            hit = self._unary(gateway, "openai")["openai"]
+        return {"hit": hit, "hit_share": hit / miss}
+
+    def _unary(self, contender: Contender, surface: str, *, varied: bool = False) -> dict[str, float]:
         body = self._folder / f"{surface}.json"
-        body.write_bytes(answers.request_body(WHOLE_MODELS[surface]))
-        self._wrk(contender, body, self._sizes.warm_s)
+        body.write_bytes(answers.request_body(WHOLE_MODELS[surface], varied=varied))
+        self._wrk(contender, body, self._sizes.warm_s, varied=varied)
         before = _cpu(contender)
-        seen = self._wrk(contender, body, self._sizes.seconds)
+        seen = self._wrk(contender, body, self._sizes.seconds, varied=varied)
         nanos = _cpu(contender) - before
         values = {surface: nanos / seen["answers"]}
         if surface == "openai":
@@ -147,12 +154,16 @@ class Bench:
         say(f"  {contender.name:8} {surface:12} {nanos / seen['answers'] / 1000:7.1f} µs")
         return values
 
-    def _wrk(self, contender: Contender, body: Path, seconds: float) -> dict[str, float]:
+    def _wrk(
+        self, contender: Contender, body: Path, seconds: float, *, varied: bool = False
+    ) -> dict[str, float]:
         # wrk takes whole seconds only, so its end is brought about by a signal, which makes it report.
         command = ["timeout", "--signal=INT", str(seconds), *self._on_load_core(str(which("wrk")))]
         command += ["-t1", f"-c{self._sizes.connections}", "-d600s", "-s", str(HERE / "wrk.lua")]
         command += [f"http://127.0.0.1:{contender.whole_port}/v1/chat/completions"]
         environment = {**os.environ, "BENCH_BODY": str(body), "BENCH_KEY": contender.key}
+        if varied:
+            environment["BENCH_VARIED"] = "1"
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
         return _checked(json.loads(done.stdout.rstrip().rpartition("\n")[2]), contender)
 

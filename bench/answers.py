@@ -25,11 +25,16 @@ def _json(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def request_body(model: str, *, stream: bool = False) -> bytes:
-    """Write a chat request of half a kilobyte."""
+NUMBER = "@NUMBER@"
+"""Where the load puts a number into a request that is to differ from all others."""
+
+
+def request_body(model: str, *, stream: bool = False, varied: bool = False) -> bytes:
+    """Write a chat request of half a kilobyte; `varied` ones have a place for a number."""
+    question = f"{_QUESTION} ({NUMBER})" if varied else _QUESTION
     document: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _QUESTION}],
+        "messages": [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
         "temperature": 0.2,
         "max_tokens": 256,
     }

@@ -34,6 +34,11 @@ default = "bench"
 limits = { monthly_cost_usd = 1_000_000, text_calls = 1_000_000_000, requests_per_minute = 1_000_000_000 }
 """
 
+_CACHE = """
+[cache]
+exact = true
+"""
+
 
 @dataclass(frozen=True)
 class Upstreams:
@@ -113,6 +118,15 @@ class Ring:
         command = [str(Path(sys.executable).parent / "llm-gate"), "serve", "--no-env-file"]
         with self._gateway(upstreams, command, data=data, key=key, plans=_PLANS) as contender:
             yield replace(contender, name=name)
+
+    @contextmanager
+    def caching(self, upstreams: Upstreams) -> Iterator[Contender]:
+        """Run the gateway as `gateway` does, with answers kept for who asks the same."""
+        data = self._folder / "caching"
+        key = prepare_store(data, rows=0, keys=0)
+        command = [str(Path(sys.executable).parent / "llm-gate"), "serve", "--no-env-file"]
+        with self._gateway(upstreams, command, data=data, key=key, plans=_PLANS + _CACHE) as contender:
+            yield replace(contender, name="caching")
 
     @contextmanager
     def unrecorded(self, upstreams: Upstreams) -> Iterator[Contender]:

@@ -49,6 +49,8 @@ FIGURES = (
     ),
     Figure("ledger_cpu", "CPU with the durable ledger ÷ without", 1.0, 2),
     Figure("ledger_kept", "requests/s with the durable ledger ÷ without", 1.0, 2),
+    Figure("hit", "unary, an exact hit in the cache: CPU µs per request", 1e-3, 1, reference="openai"),
+    Figure("hit_share", "CPU of an exact hit ÷ of a miss, both with the cache on", 1.0, 2),
     Figure("growth", "CPU with 1,000,000 records and 20,000 keys ÷ with none", 1.0, 2),
     Figure("per_second", "unary, same dialect: requests/s seen", 1.0, 0),
 )

@@ -43,6 +43,7 @@ ROUTER = "huggingface"
 # The operations whose models the data may know.
 PRICED = {"chat", "embedding", "image", "image_edit", "speech", "transcription"}
 PICTURES = {"image", "image_edit"}
+BATCHED = {"chat", "embedding"}
 
 # Their price key -> our unit. Keys that are missing here (searches, one-hour cache writes) have no unit in a usage.
 UNITS = {
@@ -101,6 +102,19 @@ def periods(model: ModelInfo) -> list[tuple[date | None, ModelPrice]] | None:
     return sorted(found, key=lambda period: period[0] or date.min)
 
 
+def batch_periods(model: ModelInfo) -> list[tuple[date | None, ModelPrice]]:
+    """Return by first day what is priced otherwise in a vendor's batches."""
+    found: list[tuple[date | None, ModelPrice]] = []
+    for item in model.price_variants or ():
+        if item.when != {"processing": "batch"}:
+            continue
+        if item.constraint is None:
+            found.append((None, item.prices))
+        elif isinstance(item.constraint, StartDateConstraint):
+            found.append((item.constraint.start_date, item.prices))
+    return sorted(found, key=lambda period: period[0] or date.min)
+
+
 def amounts(price: ModelPrice, *, draws: bool) -> Amounts:
     """Flatten one price into dollars per million (or `OTHERWISE`) by threshold and unit.
 
@@ -137,10 +151,17 @@ def complete(new: Amounts, old: Amounts) -> Amounts:
     return full
 
 
-def rows(name: str, source: str | None, model: ModelInfo, *, draws: bool) -> Iterator[str]:
+def rows(
+    name: str,
+    source: str | None,
+    found_periods: Iterable[tuple[date | None, ModelPrice]],
+    *,
+    draws: bool,
+    batch: bool,
+) -> Iterator[str]:
     """Yield the TOML rows of one model: one for each start date, threshold and number of units."""
     before: Amounts = {}
-    for since, price in periods(model) or ():
+    for since, price in found_periods:
         now = complete(amounts(price, draws=draws), before)
         for threshold, per in sorted({(at, OTHERWISE.get(unit, 0)) for at, unit in now}):
             row = {
@@ -153,6 +174,8 @@ def rows(name: str, source: str | None, model: ModelInfo, *, draws: bool) -> Ite
             parts = [f'model = "{name}"']
             if since is not None:
                 parts.append(f"since = {since.isoformat()}")
+            if batch:
+                parts.append("batch = true")
             if per:
                 parts.append(f"per = {per:_}")
             if threshold:
@@ -164,13 +187,14 @@ def rows(name: str, source: str | None, model: ModelInfo, *, draws: bool) -> Ite
         before = now
 
 
-def priced_models(vendor: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the models whose price is a matter of this script, and whether they draw."""
+def priced_models(vendor: dict[str, Any]) -> Iterator[tuple[str, bool, bool]]:
+    """Yield the models whose price is a matter of this script, whether they draw, and whether batches matter."""
+    takes_batches = "batches" in vendor
     for model in vendor.get("models", ()):
         gone = model.get("retired_on", date.max) <= RELEASED_ON
         operations = set(model.get("operations", ("chat",)))
         if operations & PRICED and not gone and "prices" not in model:
-            yield model["name"], bool(operations & PICTURES)
+            yield model["name"], bool(operations & PICTURES), takes_batches and bool(operations & BATCHED)
 
 
 def sheet(vendor: str) -> tuple[str | None, list[str]]:
@@ -178,7 +202,9 @@ def sheet(vendor: str) -> tuple[str | None, list[str]]:
     lines: list[str] = []
     remarks: list[str] = []
     main: str | None = None
-    for name, draws in priced_models(tomllib.loads((DATA / f"{vendor}.toml").read_text(encoding="utf-8"))):
+    for name, draws, is_batched in priced_models(
+        tomllib.loads((DATA / f"{vendor}.toml").read_text(encoding="utf-8"))
+    ):
         found = find(vendor, name)
         if found is None:
             remarks.append(f"{vendor}/{name}: not in the price data")
@@ -191,7 +217,10 @@ def sheet(vendor: str) -> tuple[str | None, list[str]]:
             remarks.append(f"{vendor}/{name}: priced as {provider.id}/{model.id}")
         page = (provider.pricing_urls or [provider.api_pattern])[0]
         main = main or page
-        lines += rows(name, page if page != main else None, model, draws=draws)
+        shown = page if page != main else None
+        lines += rows(name, shown, periods(model) or (), draws=draws, batch=False)
+        if is_batched:
+            lines += rows(name, shown, batch_periods(model), draws=draws, batch=True)
     if not lines:
         return None, remarks
     head = [

@@ -2,6 +2,7 @@
 
 import os
 
+from support.forking import close_source
 from support.servers import RUN_VARIABLE, stop_shared_servers
 
 
@@ -11,6 +12,7 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure(config):
-    """End the servers once, after the last of those processes."""
+    """End the process that commands are forked from, and the servers once, after the last of those processes."""
+    close_source()
     if os.environ[RUN_VARIABLE] == str(os.getpid()):
         stop_shared_servers()

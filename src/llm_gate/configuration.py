@@ -93,7 +93,7 @@ def placed_faults(settings: Settings) -> Iterator[None]:
 
 def place_of(settings: Settings, path: str) -> Place:
     """Return where a key of the file, or a variable, was written."""
-    if path.startswith(("providers.", "aliases.", "logging.", "plans.")):
+    if path.startswith(("providers.", "aliases.", "logging.", "plans.", "cache.")):
         return locate(settings.config_file, path)
     return locate_variable(settings, path, os.environ)
 

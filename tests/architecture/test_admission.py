@@ -16,7 +16,9 @@ import llm_gate
 from llm_gate.bootstrap import build, open_stores
 from llm_gate.configuration import Source
 from llm_gate.domain.ledger import Reserve, Settle
-from llm_gate.engine.gate import Gate
+from llm_gate.engine.chatting import Chatting
+from llm_gate.engine.counting import Counting
+from llm_gate.engine.embedding import Embedding
 from llm_gate.http.server import make_application
 from support.gateway import NATIVE_HEADERS
 from support.pictures import form, in_base64, picture, recording
@@ -28,12 +30,21 @@ SENDING = {"chat", "chat_stream", "embed", "make", "speak", "submit"}
 
 # Whoever asks a local server for its list of models sends nothing that could cost anything.
 TRANSPORT_USERS = {
+    # The files that came of a batch, which was booked when it was handed in.
+    "engine/batch_vendor.py",
+    "engine/chatting.py",
     "engine/exchanges.py",
     "engine/exchanging.py",
-    "engine/gate.py",
     "engine/presence.py",
     "engine/speaking.py",
 }
+ASKING = {
+    "engine/chatting.py": (Chatting, {"answer", "stream"}),
+    "engine/counting.py": (Counting, {"count"}),
+    "engine/embedding.py": (Embedding, {"answer", "vector"}),
+}
+"""What the gate asks providers through, and the ways in."""
+
 GATE_USERS = {
     "cli/chat.py",
     "cli/making.py",
@@ -43,8 +54,12 @@ GATE_USERS = {
     "client/gate.py",
     "client/media.py",
     "client/prompting.py",
+    "client/search.py",
     "client/text.py",
+    "engine/batch_calls.py",
+    "engine/research.py",
     "http/anthropic.py",
+    "http/fine_tuning.py",
     "http/native.py",
     "http/openai.py",
     "http/jobs.py",
@@ -52,8 +67,10 @@ GATE_USERS = {
     "http/openai_audio.py",
     "http/openai_images.py",
     "http/openai_completions.py",
+    "http/openai_fine_tuning.py",
     "http/openai_responses.py",
     "http/openai_videos.py",
+    "http/search.py",
 }
 
 
@@ -95,29 +112,27 @@ def test_only_the_gate_speaks_to_providers():
 
 
 def test_what_the_gate_sends_is_framed_by_a_booking():
-    """In the gate every exchange with a provider stands inside `async with framed(booking, …)`."""
-    tree = parsed("engine/gate.py")
+    """Every exchange of chat and embeddings with a provider stands inside `async with framed(booking, …)`."""
+    trees = [parsed(name) for name in ASKING]
     framed = {
         id(inner)
+        for tree in trees
         for outer in ast.walk(tree)
         if isinstance(outer, ast.AsyncWith)
         and any(names == ("framed",) for item in outer.items for _, names in calls(item.context_expr))
         for inner in ast.walk(outer)
     }
+    made = [call for tree in trees for call in calls(tree)]
     sent = [
-        node
-        for node, names in calls(tree)
-        if names == ("send",) or (is_transport(names) and names[0] == "stream")
+        node for node, names in made if names == ("send",) or (is_transport(names) and names[0] == "stream")
     ]
-    plain = [node for node, names in calls(tree) if is_transport(names) and names[0] == "send"]
+    plain = [node for node, names in made if is_transport(names) and names[0] == "send"]
     users = {name: [node for node, names in calls(parsed(name)) if names == ("send",)] for name in sources()}
 
     assert len(sent) >= 3
     assert [node.lineno for node in sent if id(node) not in framed] == []
     assert plain == []
-    assert {name for name, found in users.items() if found and name.startswith("engine/")} == {
-        "engine/gate.py"
-    }
+    assert {name for name, found in users.items() if found and name.startswith("engine/")} == set(ASKING)
 
 
 def reached(tree, name):
@@ -135,16 +150,24 @@ def reached(tree, name):
 
 
 def test_every_way_through_the_gate_is_booked():
-    """Each public method of the gate that reaches the transport reaches `admission.book` as well."""
-    tree = parsed("engine/gate.py")
-    public = [
-        name for name, each in vars(Gate).items() if inspect.iscoroutinefunction(each) and name[0] != "_"
-    ]
-    ways = {name: reached(tree, name) for name in public}
-    sending = {name for name, names in ways.items() if ("send",) in names or ("stream", "transport") in names}
+    """Each way that reaches the transport reaches `admission.book` as well, and what is kept its own booking."""
+    for file, (asking, expected) in ASKING.items():
+        tree = parsed(file)
+        public = [
+            name
+            for name, each in vars(asking).items()
+            if inspect.iscoroutinefunction(each) and name[0] != "_"
+        ]
+        ways = {name: reached(tree, name) for name in public}
+        sending = {
+            name for name, names in ways.items() if ("send",) in names or ("stream", "transport") in names
+        }
 
-    assert sending == SENDING - {"make", "speak", "submit"}
-    assert {name for name in sending if ("book", "admission") in ways[name]} == sending
+        assert sending == expected
+        assert {name for name in sending if ("book", "_admission") in ways[name]} == sending
+        # A count of tokens is never kept: it is asked of its vendor, or made here.
+        kept = {name for name in sending if ("book_kept", "_admission") in ways[name]}
+        assert kept == (set() if asking is Counting else sending)
 
 
 @pytest.mark.parametrize("name", ["engine/media.py", "engine/jobs.py", "engine/speaking.py"])
@@ -187,6 +210,7 @@ SAYS = {
     "image": {"created": 1, "data": [PICTURE]},
     "image_edit": {"created": 1, "data": [PICTURE]},
     "transcription": {"text": "Hi"},
+    "search": {"organic": []},
     "chat": {"id": "c", "model": "m", "choices": [
         {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]},
     "embedding": {"model": "e", "object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]},
@@ -221,6 +245,21 @@ TOML = """
     [[providers.second.models]]
     name = "t"
     operations = ["transcription"]
+
+    [providers.finder]
+    module = "serper"
+    base_url = "{url}/finder"
+    auth = {{ kind = "none" }}
+    rank = 1
+    defaults = {{ search = "f" }}
+    [[providers.finder.models]]
+    name = "f"
+    operations = ["search"]
+    search = {{ kinds = {{ web = ["max_results"] }} }}
+
+    # What stands in the place of a name in a path.
+    [aliases.x]
+    targets = ["finder/f"]
 """
 FORMS = {
     "/v1/images/edits": {"model": "second/i", "prompt": "a", "image": ("a.png", "image/png", picture())},
@@ -231,7 +270,7 @@ NATIVE_MEDIA = {
     "/llm-gate/v1/audio/transcriptions": {"audio": in_base64(recording())},
 }
 # No provider of the dialect swaps faces, and jobs are settled by whoever works on them.
-NOT_HERE = {"face_swap", "video"}
+NOT_HERE = {"face_swap", "video", "fine_tune"}
 
 
 class CountingLedger:
@@ -330,7 +369,8 @@ def reaches(endpoint):
     return {
         names[0]
         for names in reached(tree, endpoint.__name__)
-        if names[0] in SENDING and names[1:2] == ("gate",)
+        # A research asks the gate for all that it does.
+        if (names[0] in SENDING and names[1:2] == ("gate",)) or names[:2] == ("open", "research")
     }
 
 

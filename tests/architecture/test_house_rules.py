@@ -28,6 +28,7 @@ FORBIDDEN_WORDS = {"manager", "helper", "helpers", "util", "utils", "base", "com
 BROAD_EXCEPT_PLACES = {"http/app.py", "engine/access.py", "storage/writer.py", "client/foreign.py"} | {
     "engine/guards.py",
     "engine/job_work.py",
+    "engine/batch_work.py",
     "bootstrap/guards.py",
 }
 
@@ -174,6 +175,7 @@ def test_public_names_are_pinned():
         "EmbeddingAnswer",
         "FaceSwapOptions",
         "FaceSwapProvider",
+        "FoundPage",
         "GateError",
         "GateStatus",
         "GeminiProvider",
@@ -189,6 +191,8 @@ def test_public_names_are_pinned():
         "OllamaProvider",
         "OpenAIProvider",
         "QuotaExceeded",
+        "ResearchAnswer",
+        "SearchAnswer",
         "Source",
         "TextStream",
         "TranscriptionResult",
@@ -197,6 +201,7 @@ def test_public_names_are_pinned():
         "VideoGenerationProvider",
         "VideoGenerationResult",
         "VideoNotReady",
+        "WorkflowQuote",
         "__version__",
         "gemini_structured_json_response",
         "gemini_text_response",

@@ -218,9 +218,11 @@ def test_models(client, messages_client):
         assert named[name].type == "model"
 
 
-@pytest.mark.parametrize("model", [f"anthropic/{MODEL}", f"openai/{MODEL}", f"ollama/{MODEL}"])
-def test_count_tokens(model, upstream, messages_client):
-    """Counting asks no vendor and gives an estimate, whoever the model's vendor is."""
+@pytest.mark.parametrize(
+    ("model", "tokens"), [(f"anthropic/{MODEL}", 10), (f"openai/{MODEL}", 8), (f"ollama/{MODEL}", 10)]
+)
+def test_count_tokens(model, tokens, upstream, messages_client):
+    """Counting asks no vendor unasked: it is an estimate, or the tokenizer's where that is public."""
     upstream.will()
-    assert messages_client.messages.count_tokens(model=model, messages=HELLO).input_tokens == 2
+    assert messages_client.messages.count_tokens(model=model, messages=HELLO).input_tokens == tokens
     assert upstream.seen == []

@@ -1,12 +1,12 @@
 """A vendor asked in the Responses format, through the real gateway: every surface, whole and streamed, end to end."""
 
 import json
-import subprocess
 
 import openai
 import pytest
 
-from support.gateway import COMMAND, NATIVE_HEADERS, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import NATIVE_HEADERS, running_gateway
 from support.recorded import REASON, recorded_root, recordings
 from support.replay import (
     CALLER_TOKEN,
@@ -131,13 +131,14 @@ def test_a_form_that_a_provider_does_not_have_is_a_fault(tmp_path):
         '[providers.gemini]\napi = "responses"\n\n[providers.openai]\napi = "responses"\n\n'
         '[[providers.anthropic.models]]\nname = "x"\napi = "chat"\n'
     )
-    done = subprocess.run(
-        [COMMAND, "check", "--config", str(config), "--json", "--no-env-file"],
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        "check",
+        "--config",
+        str(config),
+        "--json",
+        "--no-env-file",
+        folder=tmp_path,
+        environment=clean_environment(),
     )
 
     found = {(fault["key"], fault["line"]) for fault in json.loads(done.stdout)["faults"]}

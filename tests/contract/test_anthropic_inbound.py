@@ -11,7 +11,7 @@ from llm_gate.dialects import gemini, openai
 from llm_gate.dialects.anthropic_answers import encode_answer
 from llm_gate.dialects.anthropic_events import MessageEncoder
 from llm_gate.dialects.anthropic_faults import encode_error, in_wire_names, in_wire_words
-from llm_gate.dialects.anthropic_inbound import count_tokens, decode_messages_request
+from llm_gate.dialects.anthropic_inbound import decode_count_request, decode_messages_request
 from llm_gate.dialects.anthropic_messages import provider
 from llm_gate.domain.catalog import ProviderSpec
 from llm_gate.domain.errors import BadProviderResponse, InvalidRequest
@@ -443,28 +443,27 @@ def test_options_of_another_format_mean_nothing_here():
     assert sent(read(stream=True, stream_options=5), to)["stream_options"] == {"include_usage": True}
 
 
-# Estimates
+# What is counted
 
 
-def test_estimates_count_what_the_model_reads():
-    """Texts, inputs and tools count by their bytes, media by a constant; signatures and ids do not count."""
+def test_a_request_to_count_is_a_chat_without_a_limit():
+    """What is to be counted says what a chat says, the limit of its answer only if it likes, and is checked alike."""
+    request = decode_count_request(
+        json.dumps(
+            {
+                "model": "m",
+                "system": "Be kind.",
+                "messages": HELLO,
+                "thinking": {"type": "enabled", "budget_tokens": 2000},
+            }
+        ).encode()
+    )
 
-    def count(**fields):
-        return count_tokens(json.dumps({"model": "m", "messages": HELLO, **fields}).encode())
-
-    assert count() == ("m", 2)
-    turn = [
-        {"type": "thinking", "thinking": "12345678", "signature": "x" * 400},
-        {"type": "tool_use", "id": "x" * 400, "name": "tool", "input": {"a": "1234"}},
-        {"type": "brand_new", "text": "1234"},
-    ]
-    assert count(messages=[{"role": "assistant", "content": turn}]) == ("m", 5)
-    document = {"type": "document", "source": {"type": "base64", "data": "x" * 4000}}
-    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "1234"}}
-    result = {"type": "tool_result", "tool_use_id": "a", "content": [document]}
-    assert count(messages=[{"role": "user", "content": [result, plain]}])[1] in {1601, 1602}
-    with pytest.raises(InvalidRequest):
-        count(messages=[])
+    assert [message.role for message in request.conversation.messages] == ["system", "user"]
+    assert (request.max_output_tokens, request.thinking_budget_tokens) == (None, 2000)
+    for wrong in ({"messages": []}, {"max_tokens": 0}, {"tools": [{"name": "t"}]}, {"system": 5}):
+        with pytest.raises(InvalidRequest):
+            decode_count_request(json.dumps({"model": "m", "messages": HELLO, **wrong}).encode())
 
 
 # Answers

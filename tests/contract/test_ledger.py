@@ -483,7 +483,7 @@ def test_a_lost_connection_loses_nothing(postgresql_place):
 
     async def cut(server):
         while True:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.06)
             await asyncio.to_thread(server.execute, CUT, {"name": place.database.engine.url.database})
 
     async def scenario():

@@ -9,7 +9,7 @@ from support.upstream import fake_upstream
 @pytest.fixture(scope="session")
 def gateway():
     """Run a gateway as a first-time user has it: no keys, the sandbox only."""
-    with running_gateway() as running:
+    with running_gateway(installed=True) as running:
         yield running
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 
+import openai
 import pytest
 
 from support.figures import full, proved
@@ -261,12 +262,24 @@ PROBED = {
     ("DELETE", "/v1/videos/{id}"): ("job", None),
     ("GET", "/v1/videos/{id}/content"): ("job", None),
     ("GET", "/llm-gate/v1/blobs/{id}"): ("blob", None),
+    ("GET", "/v1/files/{id}"): ("file", None),
+    ("GET", "/v1/files/{id}/content"): ("file", None),
+    ("DELETE", "/v1/files/{id}"): ("file", None),
+    ("GET", "/v1/batches/{id}"): ("batch", None),
+    ("POST", "/v1/batches/{id}/cancel"): ("batch", None),
+    ("GET", "/v1/fine_tuning/jobs/{id}"): ("training", None),
+    ("GET", "/v1/fine_tuning/jobs/{id}/events"): ("training", None),
+    ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"): ("training", None),
+    ("POST", "/v1/fine_tuning/jobs/{id}/cancel"): ("training", None),
+    ("POST", "/v1/fine_tuning/jobs/{id}/pause"): ("training", None),
+    ("POST", "/v1/fine_tuning/jobs/{id}/resume"): ("training", None),
 }
 # Plans and models belong to all. The two others write something of the caller's own under whatever name they are given.
 SHARED = {
     ("GET", f"{ADMIN}/plans/{{name}}"),
     ("POST", f"{ADMIN}/plans/{{name}}"),
     ("GET", "/v1/models/{id}"),
+    ("POST", "/v1/search/{name}"),
     ("POST", f"{ADMIN}/applications/{{client_id}}"),
     ("POST", "/api/subscription/subscribe/{user_id}"),
 }
@@ -297,8 +310,27 @@ def twins(gate, desk):
         assert quote.status == 200, quote.body
         mine = {**NATIVE_HEADERS, **admin_headers(admin, tenant)}
         film = call(gate.url, "/llm-gate/v1/videos", {"prompt": {"message": "a"}}, mine).json
+        films = f"/llm-gate/v1/jobs/{film['id']}"
+        # Its record would show up in the middle of the probes.
+        desk.until(lambda films=films, mine=mine: "endedAt" in call(gate.url, films, headers=mine).json)
         drawn = {"prompt": {"message": "a", "parameter": {"size": "64x64"}}}
         kept = call(gate.url, "/llm-gate/v1/images/generations", drawn, mine).json["data"][0]["url"]
+        with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=admin) as official:
+            file = official.files.create(file=("a.jsonl", b"{}"), purpose="fine-tune")
+            line = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings"}
+            line["body"] = {"model": "sandbox/embedding", "input": "a"}
+            lines = official.files.create(file=("b.jsonl", json.dumps(line).encode()), purpose="batch")
+            batch = official.batches.create(
+                input_file_id=lines.id, endpoint="/v1/embeddings", completion_window="24h"
+            )
+            asked = {"hyperparameters": {"sandbox_takes_s": 3_600}}
+            training = official.fine_tuning.jobs.create(
+                model="sandbox/chat",
+                training_file=file.id,
+                method={"type": "supervised", "supervised": asked},
+            )
+            # Its records would show up in the middle of the probes.
+            desk.until(lambda c=official, b=batch: c.batches.retrieve(b.id).status == "completed")
         found[tenant] = {
             "admin": admin,
             "user": [user],
@@ -310,6 +342,9 @@ def twins(gate, desk):
             "quote": [quote.json["quoteId"]],
             "job": [film["id"]],
             "blob": [kept.partition("/blobs/")[2].partition("?")[0]],
+            "file": [file.id],
+            "batch": [batch.id],
+            "training": [training.id],
         }
     return found
 

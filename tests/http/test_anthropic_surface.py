@@ -406,7 +406,7 @@ def test_an_unknown_model_is_404(client):
 
 
 def test_count_tokens_is_an_estimate_and_says_so(client):
-    """The count is the bytes of all texts by four, with a constant for a picture, marked as an estimate."""
+    """The count goes by the characters of all texts, with a constant for a picture, marked as an estimate."""
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
     raw = client.messages.with_raw_response.count_tokens(
         model="sandbox/chat",
@@ -415,13 +415,14 @@ def test_count_tokens_is_an_estimate_and_says_so(client):
     )
 
     assert raw.headers["x-llm-gate-estimated"] == "true"
-    assert raw.parse().input_tokens == 4 + 1600
+    assert raw.headers["x-llm-gate-count"] == "estimate"
+    assert raw.parse().input_tokens == 20 + 1600
     plain = client.messages.count_tokens(model="sandbox/chat", messages=ask("1234"))
     with_tools = client.messages.count_tokens(
         model="sandbox/chat", messages=ask("1234"), tools=[WEATHER_TOOL]
     )
-    assert plain.input_tokens == 1
-    assert with_tools.input_tokens > 30
+    assert plain.input_tokens == 11
+    assert with_tools.input_tokens == 45
 
 
 def test_models_by_version_header(client, gateway):

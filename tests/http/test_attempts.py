@@ -13,6 +13,7 @@ import pytest
 
 from support.gateway import RunningGateway, running_gateway
 from support.upstream import Answer, FakeUpstream, fake_upstream
+from support.web import TRUSTS_NOBODY
 
 ANSWER = {
     "id": "1",
@@ -46,7 +47,13 @@ class Rig:
     def ask(self, model: str = "both", *, stream: bool = False, **headers: str) -> httpx.Response:
         body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.post(f"{self.gateway.url}/v1/chat/completions", json=body, headers=named, timeout=30)
+        return httpx.post(
+            f"{self.gateway.url}/v1/chat/completions",
+            json=body,
+            headers=named,
+            timeout=30,
+            verify=TRUSTS_NOBODY,
+        )
 
 
 def toml(first: FakeUpstream, second: FakeUpstream, more: str = "") -> str:

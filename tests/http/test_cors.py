@@ -14,7 +14,8 @@ APP = "https://app.example.com"
 EVIL = "https://evil.example"
 ALLOWED = (
     "authorization, content-type, x-api-key, x-client-id, client_id, idempotency-key, x-correlation-id, x-request-id, "
-    "x-user-id, x-llm-gate-fallbacks, x-llm-gate-quote, x-llm-gate-repair, x-llm-gate-sticky, x-llm-gate-timeout-ms, "
+    "x-user-id, cache-control, x-llm-gate-batch, x-llm-gate-cache-threshold, x-llm-gate-count, x-llm-gate-fallbacks, "
+    "x-llm-gate-quote, x-llm-gate-repair, x-llm-gate-sticky, x-llm-gate-timeout-ms, "
     "x-llm-gate-sandbox"
 )
 

@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-import subprocess
 import time
 
 from llm_gate.configuration import Source
 from llm_gate.http.live import LiveConfiguration
-from support.gateway import COMMAND, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import running_gateway
 
 PLAN = "[plans.custom.team]\nlimits = {{ text_calls = {calls} }}\n"
 
 
 def plan(folder):
     words = ["plans", "show", "team", "--data-dir", f"{folder}/data", "--no-env-file", "--json"]
-    done = subprocess.run(
-        [COMMAND, *words], cwd="/", env=clean_environment(), capture_output=True, text=True, check=True
-    )
+    done = run_command(*words, folder="/", environment=clean_environment())
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -157,7 +157,8 @@ def test_models(client):
     listed = {model.id: model for model in client.models.list()}
 
     media = {
-        f"sandbox/{name}" for name in ("image", "image-edit", "face-swap", "video", "speech", "transcription")
+        f"sandbox/{name}"
+        for name in ("image", "image-edit", "face-swap", "video", "speech", "transcription", "search")
     }
     assert set(listed) == {"sandbox/chat", "sandbox/embedding"} | media
     assert listed["sandbox/chat"].context_length == 128_000

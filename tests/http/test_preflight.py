@@ -1,12 +1,12 @@
 """Preflight and quotes at the real gateway: what they promise, calls are given."""
 
 import json
-import subprocess
 import time
 
 import pytest
 
-from support.gateway import COMMAND, NATIVE_HEADERS, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import NATIVE_HEADERS, running_gateway
 from support.web import call
 
 PREFLIGHT = "/api/subscription/preflight-check"
@@ -253,14 +253,17 @@ def test_faulty_quotes_get_the_native_error(gate, body, where):
 )
 def test_the_command_says_the_same(gate, operations, code):
     """`llm-gate preflight` answers as the route does, beside the running gateway, and its exit code is the verdict."""
-    asked = subprocess.run(
-        [COMMAND, "preflight", "-", "--user", "someone", "--json", "--data-dir", f"{gate.folder}/data"],
-        cwd=gate.folder,
-        env=clean_environment(),
-        input=json.dumps({"operations": operations}),
-        capture_output=True,
-        text=True,
-        check=False,
+    asked = run_command(
+        "preflight",
+        "-",
+        "--user",
+        "someone",
+        "--json",
+        "--data-dir",
+        f"{gate.folder}/data",
+        folder=gate.folder,
+        environment=clean_environment(),
+        text=json.dumps({"operations": operations}),
     )
 
     assert asked.returncode == code, asked.stderr

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import date
@@ -15,7 +14,8 @@ from llm_gate.bootstrap import load_working
 from llm_gate.dialects.ollama_presence import OllamaPresence
 from llm_gate.domain.errors import ProviderUnavailable
 from llm_gate.settings import load_settings
-from support.gateway import COMMAND, NATIVE_HEADERS, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import NATIVE_HEADERS, running_gateway
 from support.targets import make_reply
 from support.upstream import Answer, fake_upstream
 from support.web import call
@@ -209,16 +209,12 @@ def test_the_command_line_tells_it_too(upstream, nowhere, tmp_path):
     upstream.models = ["llama3.2:latest", "phi4:14b"]
 
     def run(command, url):
-        done = subprocess.run(
-            [COMMAND, command, "--no-env-file", "--json"],
-            cwd=tmp_path,
-            env=clean_environment({"OLLAMA_HOST": url}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
+        done = run_command(
+            *(command, "--no-env-file", "--json"),
+            folder=tmp_path,
+            environment=clean_environment({"OLLAMA_HOST": url}),
         )
-        assert done.stderr == ""
+        assert (done.returncode, done.stderr) == (0, "")
         return [row for row in json.loads(done.stdout) if row["name"].startswith("ollama")]
 
     [row] = run("providers", upstream.url)

@@ -1,10 +1,9 @@
 """How providers are reached: certificates, redirects, bounded answers, credentials in headers only."""
 
-import subprocess
-
 import pytest
 
-from support.gateway import COMMAND, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import running_gateway
 from support.upstream import CERTIFICATE, Answer, fake_upstream
 from support.web import call
 
@@ -141,14 +140,8 @@ def test_unlisted_models_pass_through_without_a_cost(fronted, upstream):
 def test_a_ca_file_that_cannot_be_read_is_a_fault(tmp_path):
     """A ca_file is read before anything starts, not at the first call."""
     (tmp_path / "llm-gate.toml").write_text('[providers.openai]\nca_file = "nowhere.pem"\n', encoding="utf-8")
-    done = subprocess.run(
-        [COMMAND, "check", "--no-env-file"],
-        cwd=tmp_path,
-        env=clean_environment({"OPENAI_API_KEY": KEY}),
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
+    done = run_command(
+        "check", "--no-env-file", folder=tmp_path, environment=clean_environment({"OPENAI_API_KEY": KEY})
     )
 
     assert done.returncode == 2

@@ -1,12 +1,12 @@
 """What binds a call besides the plan: models it may reach, limits of key, application, tenant, and whose secret."""
 
 import json
-import subprocess
 import uuid
 
 import pytest
 
-from support.gateway import COMMAND, NATIVE_HEADERS, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import NATIVE_HEADERS, running_gateway
 from support.issued import issuer_at
 from support.office import Desk, bearer, command
 from support.upstream import Answer
@@ -214,18 +214,16 @@ def test_nobody_grants_more_than_he_has(place):
 
 def set_credential(gateway, provider, tenant, secret):
     """Store a credential as an operator does."""
-    done = subprocess.run(
-        [
-            *(COMMAND, "credentials", "set", provider, "--tenant", tenant),
-            *("--data-dir", str(gateway.folder / "data"), "--no-env-file", "--json"),
-        ],
-        cwd=gateway.folder,
-        env=clean_environment(),
-        input=secret,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+    done = run_command(
+        "credentials",
+        "set",
+        provider,
+        "--tenant",
+        tenant,
+        *("--data-dir", str(gateway.folder / "data"), "--no-env-file", "--json"),
+        folder=gateway.folder,
+        environment=clean_environment(),
+        text=secret,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

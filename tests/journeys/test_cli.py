@@ -8,11 +8,10 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
-COMMAND = Path(sys.executable).parent / "llm-gate"
+from support.forking import COMMAND, run_command
 
 SECOND = """\
 [providers.second]
@@ -101,16 +100,7 @@ def clean(**environment):
 
 
 def run(folder, *words, stdin="", **environment):
-    return subprocess.run(
-        [COMMAND, *words],
-        cwd=folder,
-        env=clean(**environment),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(*words, folder=folder, environment=clean(**environment), text=stdin)
 
 
 def configure(folder, vendor):
@@ -133,7 +123,8 @@ def test_help_lists_every_command(folder):
 def test_version(folder):
     """The version is printed for people and for programs, and soon."""
     started_s = time.monotonic()
-    assert run(folder, "version").stdout == "llm-gate 0.1.0\n"
+    done = subprocess.run([COMMAND, "version"], cwd=folder, env=clean(), capture_output=True, check=True)
+    assert done.stdout == b"llm-gate 0.1.0\n"
     assert time.monotonic() - started_s < 2.0
     assert run(folder, "--version").stdout == "llm-gate 0.1.0\n"
     assert json.loads(run(folder, "version", "--json").stdout)["version"] == "0.1.0"

@@ -15,7 +15,7 @@ from PIL import Image
 from llm_gate.cli.making import save
 from llm_gate.domain.errors import GateError
 from support.figures import PROVES, proved
-from support.gateway import COMMAND, clean_environment
+from support.forking import COMMAND, clean_environment, run_command
 from support.pictures import picture, recording
 from support.upstream import Answer, fake_upstream
 
@@ -39,16 +39,7 @@ def gate(tmp_path):
     """Return what runs a command and gives its standard output and standard error."""
 
     def run(*words, code=0, stdin="", **environment):
-        done = subprocess.run(
-            [COMMAND, *words],
-            cwd=tmp_path,
-            env=clean_environment(environment),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_command(*words, folder=tmp_path, environment=clean_environment(environment), text=stdin)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout, done.stderr
 

@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.gateway import COMMAND, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import running_gateway
 from support.upstream import Answer, fake_upstream
 from support.web import call
 
@@ -98,15 +98,7 @@ def test_the_commands_of_the_page_see_the_vendor(toml, environment, tmp_path):
     """`check` finds no fault and lists the new provider and its alias, and `models` its models with prices."""
     (tmp_path / "llm-gate.toml").write_text(toml, encoding="utf-8")
     said = [
-        subprocess.run(
-            [COMMAND, *words[1:]],
-            cwd=tmp_path,
-            env=clean_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout
+        run_command(*words[1:], folder=tmp_path, environment=clean_environment(environment)).stdout
         for words in commands()
         if words[0] == "llm-gate" and words[1] != "serve"
     ]

@@ -37,7 +37,7 @@ def test_a_killed_gateway_is_back_at_once(kind, tmp_path):
         if not PROVES:
             place.end_leases()
         began_s = time.monotonic()
-        with place.serving() as gateway:
+        with place.serving(installed=True) as gateway:
             assert asyncio.run(_call(gateway.url, "last")) == "answered"
             answered_s = time.monotonic() - began_s
             asyncio.run(place.settled(LEASE_S))

@@ -77,7 +77,7 @@ def _records(gateway):
 def _drained(*, drain_s, workers, probes):
     with running_faulty("first") as faulty:
         toml = f"[server]\ndrain_s = {drain_s}\nworkers = {workers}\n" + faulty.table("first")
-        with running_gateway(toml=toml) as gateway:
+        with running_gateway(toml=toml, installed=True) as gateway:
             found = asyncio.run(_run(faulty, gateway, probes=probes))
             records, still_open = _records(gateway)
             faults = [line for line in gateway.log if "gateway fault" in line or "Traceback" in line]

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -11,7 +10,8 @@ import psycopg
 import pytest
 
 from llm_gate.domain.keys import check_form
-from support.gateway import COMMAND, clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import running_gateway
 from support.stores import postgresql_address, postgresql_name
 from support.upstream import Answer, fake_upstream
 
@@ -22,16 +22,7 @@ QUESTION = json.dumps({"model": "default", "messages": [{"role": "user", "conten
 @pytest.fixture
 def gate(tmp_path):
     def run(*words, stdin="", code=0, **environment):
-        done = subprocess.run(
-            [COMMAND, *words],
-            cwd=tmp_path,
-            env=clean_environment(environment),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_command(*words, folder=tmp_path, environment=clean_environment(environment), text=stdin)
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout) if "--json" in words and code == 0 else done.stdout + done.stderr
 
@@ -165,7 +156,7 @@ def test_postgresql_by_its_variable(gate, tmp_path):
             "inference",
             "usage:read",
         ]
-        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0003"}
+        assert gate("migrate", "--json", **store) == {"migrated": False, "version": "0004"}
         assert "is not the one" in gate("keys", "list", code=1, **{**store, "LLM_GATE_PEPPER": "q" * 40})
         assert not (tmp_path / "data").exists()
         assert len(gate("keys", "list", "--json", **store)) == 1

@@ -100,7 +100,8 @@ def _start(prepared, row):
         assert "llm-gate keys create" in said, row
         assert "LLM_GATE_API_KEY" in said, row
         return
-    with running_gateway(environment, arguments=("--host", bind, "--data-dir", str(folder))) as gateway:
+    where = ("--host", bind, "--data-dir", str(folder))
+    with running_gateway(environment, arguments=where, installed=True) as gateway:
         is_open = keys == "no key" and not operators
         assert call(gateway.url, "/v1/models").status == (200 if is_open else 401), row
         assert call(gateway.url, "/llm-gate/docs").status == (200 if is_open else 401), row

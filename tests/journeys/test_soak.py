@@ -49,7 +49,7 @@ def test_a_long_run_leaves_no_trace():
     with running_faulty("first", "second") as faulty:
         toml = faulty.table("first") + faulty.table("second")
         toml += '\n[aliases.both]\ntargets = ["first/m", "second/m"]\n[logging]\nlevel = "ERROR"\n'
-        with running_gateway(toml=toml, resilient=True) as gateway:
+        with running_gateway(toml=toml, resilient=True, installed=True) as gateway:
             asyncio.run(_soak(gateway.url, gateway.process.pid, "warm", WARM_S))
             time.sleep(KEPT_S)
             before, stood_s = _descriptors(gateway.process.pid), _stood_s(gateway.process.pid)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 from datetime import UTC, datetime
 
 import pytest
@@ -13,7 +12,7 @@ from llm_gate.domain.windows import milliseconds
 from llm_gate.storage.database import open_sqlite
 from llm_gate.storage.migrate import prepare
 from llm_gate.storage.schema import attempt, balance, usage_record, usage_summary
-from support.gateway import COMMAND, clean_environment
+from support.forking import clean_environment, run_command
 
 MADE_MS = milliseconds(datetime(2026, 11, 3, 12, 0, tzinfo=UTC))
 USERS = {"ann": 2, "=1+2": 1, "@x": 1, "-m": 1, "\u001b[31mred": 1, "plain, with comma": 1}
@@ -65,14 +64,8 @@ def add_call(connection, call_id, user):
 
 def run(folder, *arguments):
     """Run a command on the store."""
-    return subprocess.run(
-        [COMMAND, *arguments, "--data-dir", str(folder), "--no-env-file"],
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+    return run_command(
+        *arguments, "--data-dir", str(folder), "--no-env-file", folder=folder, environment=clean_environment()
     )
 
 

@@ -1,20 +1,21 @@
-"""Runs the real gateway as a user would: the installed command, in a folder and an environment of its own."""
+"""Runs the real gateway as a user would: the command, in a process, a folder and an environment of its own."""
 
-import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-COMMAND = str(Path(sys.executable).parent / "llm-gate")
+from support.forking import COMMAND, Forked, can_fork, clean_environment
+
 _LISTENS = re.compile(r"listens on (http://\S+)")
+_SEVERAL = re.compile(r"^\s*workers\s*=\s*[^1\s]", re.MULTILINE)
 _START_TIMEOUT_S = 20.0
 
 NATIVE_HEADERS = {
@@ -29,7 +30,7 @@ class RunningGateway:
     """A gateway that listens. `log` grows with what it writes to stderr."""
 
     url: str
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     ready_after_s: float
     folder: Path
     log: list[str] = field(default_factory=list)
@@ -45,12 +46,6 @@ class RunningGateway:
         raise AssertionError(f"no log line contains {needle!r}: {self.log[-20:]}")
 
 
-def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
-    """Return an environment without any vendor's key, plus what the test wants."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, **extra}
-
-
 PLAIN = "\n[retries]\ntries = 1\nlast_tries = 1\n\n[cooldown]\nfailures = 0\nlongest_wish_s = 0\n"
 """What makes every attempt the only one at its target, and forgets failures: for tests of anything else."""
 
@@ -63,10 +58,13 @@ def running_gateway(
     arguments: tuple[str, ...] = (),
     runner: tuple[str, ...] = (),
     resilient: bool = False,
+    installed: bool = False,
 ) -> Iterator[RunningGateway]:
     """Start a gateway on a free port of 127.0.0.1 and stop it at the end; `runner` is a command that runs it.
 
-    Its file of settings ends with PLAIN, unless the gateway is to be `resilient`, as it is without any.
+    Its file of settings ends with PLAIN, unless the gateway is to be `resilient`, as it is without any. It is forked
+    from a process that has loaded the command, unless it is to be the `installed` one, has several workers, or an
+    environment that Python reads when it starts.
     """
     with tempfile.TemporaryDirectory() as folder:
         if toml is not None or not resilient:
@@ -74,24 +72,19 @@ def running_gateway(
             text = text if resilient or "[retries]" in text else text.rstrip() + "\n" + PLAIN
             (Path(folder) / "llm-gate.toml").write_text(text, encoding="utf-8")
         started = time.monotonic()
-        process = subprocess.Popen(
-            [
-                *runner,
-                COMMAND,
-                "serve",
-                "--port",
-                "0",
-                "--data-dir",
-                f"{folder}/data",
-                "--no-env-file",
-                *arguments,
-            ],
-            cwd=folder,
-            env=clean_environment(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        words = [COMMAND, "serve", "--port", "0", "--data-dir", f"{folder}/data", "--no-env-file", *arguments]
+        surroundings = clean_environment(environment)
+        if installed or runner or _has_workers(toml, arguments) or not can_fork(surroundings):
+            process: subprocess.Popen | Forked = subprocess.Popen(
+                [*runner, *words],
+                cwd=folder,
+                env=surroundings,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            process = Forked(words, cwd=folder, env=surroundings)
         log: list[str] = []
         reader = threading.Thread(target=lambda: log.extend(iter(process.stderr.readline, "")), daemon=True)
         reader.start()
@@ -120,7 +113,12 @@ def running_gateway(
             process.stderr.close()
 
 
-def _wait_for_url(process: subprocess.Popen, log: list[str]) -> str:
+def _has_workers(toml: str | None, arguments: tuple[str, ...]) -> bool:
+    asked = dict(pairwise(arguments)).get("--workers", "1")
+    return asked != "1" or _SEVERAL.search(toml or "") is not None
+
+
+def _wait_for_url(process: subprocess.Popen | Forked, log: list[str]) -> str:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         line = process.stdout.readline()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.gateway import COMMAND, RunningGateway, clean_environment
+from support.forking import clean_environment, run_command
+from support.gateway import RunningGateway
 from support.web import WebAnswer, call
 
 ADMIN = "/llm-gate/admin/v1"
@@ -15,15 +16,7 @@ ADMIN = "/llm-gate/admin/v1"
 def command(gateway: RunningGateway, *arguments: str) -> subprocess.CompletedProcess:
     """Run a command on the store of a gateway."""
     where = ("--data-dir", str(gateway.folder / "data"), "--no-env-file")
-    return subprocess.run(
-        [COMMAND, *arguments, *where],
-        cwd=gateway.folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return run_command(*arguments, *where, folder=gateway.folder, environment=clean_environment())
 
 
 def bearer(key: str, **headers: str) -> dict[str, str]:

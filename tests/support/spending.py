@@ -8,7 +8,6 @@ besides; gateways, commands and this process look into the same one.
 import asyncio
 import json
 import random
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,8 +21,8 @@ from sqlalchemy import delete, func, select
 from llm_gate.domain.secret import Secret
 from llm_gate.storage.database import Database, open_postgresql, open_sqlite
 from llm_gate.storage.schema import attempt, process, reservation, usage_record
-from support import gateway
-from support.gateway import clean_environment, running_gateway
+from support.forking import clean_environment, run_command
+from support.gateway import running_gateway
 from support.oracle import Attempt, marked
 from support.stores import postgresql_address, postgresql_name
 
@@ -77,14 +76,9 @@ class Place:
 
     def command(self, *arguments: str) -> Any:
         """Run a command of llm-gate with `--json`, and return what it prints."""
-        done = subprocess.run(
-            [gateway.COMMAND, *arguments, "--json", "--data-dir", str(self.folder), "--no-env-file"],
-            cwd=self.folder,
-            env=clean_environment(self.environment),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        where = ("--data-dir", str(self.folder), "--no-env-file")
+        environment = clean_environment(self.environment)
+        done = run_command(*arguments, "--json", *where, folder=self.folder, environment=environment)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
@@ -94,10 +88,12 @@ class Place:
         usd = f"monthly_cost_usd={whole}.{rest:09}"
         self.command("plans", "set", PLAN, "--set", usd, "--set", "mode=strict")
 
-    def serving(self, *, workers: int = 1, runner: tuple[str, ...] = ()) -> Any:
+    def serving(self, *, workers: int = 1, runner: tuple[str, ...] = (), installed: bool = False) -> Any:
         """Return a running gateway that keeps its records here."""
         arguments = ("--data-dir", str(self.folder), "--workers", str(workers))
-        return running_gateway(self.environment, toml=self.toml, arguments=arguments, runner=runner)
+        return running_gateway(
+            self.environment, toml=self.toml, arguments=arguments, runner=runner, installed=installed
+        )
 
     def end_leases(self) -> None:
         """Take from killed gateways what is left of their leases, without the minute's wait; none may be running."""

@@ -2,12 +2,16 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 15.0
+
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For `httpx` without TLS: to load the certificates to trust takes it longer than a call does."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ def test_every_media_model_is_priced(model, operation):
     said = plain(operation)
     if operation == "transcription" and not any(p.unit == "seconds" for p in model.prices):
         said = plain(operation, input_tokens=Count(expected=900, most=1350))
+    if operation == "search" and any(p.unit == "input_tokens" for p in model.prices):
+        said = plain(operation, input_tokens=exactly(900), output_tokens=exactly(300))
 
     found = price_range(model.prices, said, TODAY)
 
@@ -142,7 +144,7 @@ def test_every_operation_has_a_priced_model():
         ("openai", "tts-1", {"operation": "speech", "characters": 1000}, "0.015"),
         ("openai", "whisper-1", {"operation": "transcription", "duration_s": exactly(60)}, "0.006"),
         ("tavily", "tavily-search", {"operation": "search"}, "0.001"),
-        ("exa", "exa-search", {"operation": "search", "count": 4}, "0.02"),
+        ("exa", "exa-search", {"operation": "search", "count": 4, "quality": "basic", "pages": 0}, "0.02"),
         ("gemini", "gemini-grounding-search", {"operation": "search"}, "0.035"),
         ("firecrawl", "firecrawl-extract", {"operation": "search", "pages": 7}, "0.014"),
         ("azure_openai", "dall-e-2", {"operation": "image", "width": 512, "height": 512}, "0.018"),

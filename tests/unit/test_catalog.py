@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 21)
 
 # Providers that no dialect of this version reaches.
-CATALOGUED = {"tavily", "serper", "exa", "metaphor", "firecrawl"}
+CATALOGUED = {"metaphor", "firecrawl"}
 
 # The documents' catalogue: label, description, context window, training data, prices (unit, usd, w, h, quality).
 DOCUMENTED = {
@@ -173,7 +173,7 @@ def test_every_provider_says_how_it_is_reached(catalog):
             continue
         assert spec.dialect in {"openai", "anthropic", "gemini", "cohere", "ollama", spec.module}
         assert spec.base_url or spec.base_url_env
-        assert {"chat", "image"} & spec.defaults.keys()
+        assert {"chat", "image", "search"} & spec.defaults.keys()
 
 
 @pytest.mark.parametrize("provider", sorted(CATALOGUED))

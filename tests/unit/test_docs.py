@@ -188,7 +188,7 @@ def test_json_examples_are_json(text):
     assert isinstance(json.loads(text), dict)
 
 
-LIBRARY = ("docs/library.md", "docs/media.md")
+LIBRARY = ("docs/library.md", "docs/media.md", "docs/search.md")
 PYTHON = blocks("python")
 
 

@@ -464,7 +464,7 @@ def test_every_media_model_of_the_catalog_has_a_price_beforehand(provider, name,
 def wire(operations, standings=None, directory=DIRECTORY, ledger=None):
     """Ask as the subscription API does, and read its answer."""
     raw = msgspec.json.encode({"operations": operations})
-    body, asked = decode_preflight(raw, directory.canonical)
+    body, asked = decode_preflight(raw, directory)
     found = look(asked, standings, directory=directory, ledger=ledger)
     return msgspec.json.decode(encode_preflight(body, found))["data"]
 
@@ -602,7 +602,7 @@ def test_split_tokens_are_priced_each_at_its_side():
 def test_faulty_questions_are_refused(body, param):
     """What is wrong is named by its place."""
     with pytest.raises(InvalidRequest) as refused:
-        decode_preflight(msgspec.json.encode(body), DIRECTORY.canonical)
+        decode_preflight(msgspec.json.encode(body), DIRECTORY)
     assert refused.value.param == param
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import count
 from secrets import token_bytes, token_hex
@@ -12,17 +12,24 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from llm_gate.bootstrap.cache_rules import cache_rules, unknown_plan
+from llm_gate.bootstrap.caching import open_cache
 from llm_gate.bootstrap.places import is_loopback
 from llm_gate.bootstrap.reach import cooldown_rules, load_working
 from llm_gate.domain.blobs import Blobs, Links
 from llm_gate.domain.conditions import SharedConditions
 from llm_gate.domain.errors import GateFault, StoreUnavailable
+from llm_gate.domain.fine_tuning import TunedModel
 from llm_gate.domain.plans import UNLIMITED
 from llm_gate.domain.secret import Secret
 from llm_gate.domain.stores import Answers, Directives, Ledger, Quotes, ShortWindows
 from llm_gate.engine.access import Access, AccessRules
 from llm_gate.engine.admission import Admission
 from llm_gate.engine.alerts import Messenger
+from llm_gate.engine.batches import BatchDesk
+from llm_gate.engine.caching import Caching
+from llm_gate.engine.files import FileDesk
+from llm_gate.engine.fine_tuning import TuningDesk
 from llm_gate.engine.fleet import Budgets, Fleet
 from llm_gate.engine.gate import Gate
 from llm_gate.engine.job_words import JobTeller
@@ -32,13 +39,16 @@ from llm_gate.engine.keeping import Keeping
 from llm_gate.engine.media import MediaDesk
 from llm_gate.engine.notices import OperatorNotices
 from llm_gate.engine.resolve import Directory
+from llm_gate.engine.tuned_models import TrainedShelf, by_tenant
 from llm_gate.engine.working import Working
 from llm_gate.measures import BytesMeasures
+from llm_gate.measures.tokens import ShippedTokenizers
 from llm_gate.schemas import SchemaChecks
 from llm_gate.settings import Settings
 from llm_gate.storage.answers import StoredAnswers
 from llm_gate.storage.blobs import FolderBlobs
 from llm_gate.storage.directives import any_key, stored_plans
+from llm_gate.storage.files import StoredFiles
 from llm_gate.storage.jobs import StoredJobs
 from llm_gate.storage.ledger import StoredLedger
 from llm_gate.storage.memory import MemoryLedger, NoDirectives
@@ -46,6 +56,7 @@ from llm_gate.storage.notices import StoredNotices
 from llm_gate.storage.opening import Store, open_store
 from llm_gate.storage.plans import apply_plans
 from llm_gate.storage.quotes import StoredQuotes
+from llm_gate.storage.tuned_models import StoredTunedModels
 from llm_gate.transport.fetch import GuardedFetcher
 
 _logger = logging.getLogger("llm_gate.credentials")
@@ -96,14 +107,24 @@ class Gateway:
         notices: OperatorNotices,
         schemas: SchemaChecks,
         keeping: Keeping,
+        files: FileDesk | None = None,
+        tuning: TuningDesk | None = None,
+        trained: TrainedShelf | None = None,
     ) -> None:
         self.gate = gate
         self.keeping = keeping
+        self.tokenizers = ShippedTokenizers()
+        self.files = files
+        self.tuning = tuning
+        self.batches: BatchDesk | None = None
+        if trained is not None:
+            trained.on_new.append(self.read_tuned_models)
         self.schemas = schemas
         self.notices = notices
         self.stores = stores
         self._credentials: dict[str, dict[str, Secret]] = {}
-        gate.access.on_change.append(self._read_credentials)
+        self._tuned: Mapping[str, tuple[TunedModel, ...]] = {}
+        gate.access.on_change += [self._read_credentials, self.read_tuned_models]
 
     @property
     def directory(self) -> Directory:
@@ -121,13 +142,21 @@ class Gateway:
         self.gate.start()
         self.notices.start()
         self.keeping.start()
+        if self.batches is not None:
+            self.batches.work.start()
 
     def reload(self, settings: Settings, working: Working) -> None:
         """Serve from other settings, of which `working` was made; calls under way keep those they began with."""
         working.tenants.use(self._credentials)
+        working.tenants.use_tuned(self._tuned)
         self.gate.replace(working)
         self.gate.fleet.use(cooldown_rules(settings), budgets_of(settings))
         self.gate.access.rules = access_rules(settings)
+        caching = self.gate.caching
+        caching.rules = cache_rules(settings)
+        if caching.store is None:
+            # What is kept stays where it is, also while nothing is looked for.
+            caching.store = open_cache(settings, self.stores)
 
     async def _read_credentials(self) -> None:
         """Take over the vendors' credentials that tenants have of their own."""
@@ -147,6 +176,17 @@ class Gateway:
         self._credentials = found
         self.gate.use_credentials(found)
 
+    async def read_tuned_models(self) -> None:
+        """Take over the models that tenants have trained.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        if self.stores.opened is None:
+            return
+        self._tuned = by_tenant(await StoredTunedModels(self.stores.opened.database).load_all())
+        self.gate.working.tenants.use_tuned(self._tuned)
+
     async def reload_plans(self, settings: Settings) -> None:
         """Make the plans of the configuration file what it says now.
 
@@ -157,10 +197,15 @@ class Gateway:
         if opened is not None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, apply_plans, opened.database, settings.plans.custom, now_ms())
+            names = {plan.name for plan in await self.stores.directives.plans()} | {UNLIMITED}
+            if (fault := unknown_plan(settings, names)) is not None:
+                raise GateFault(fault)
 
     async def close(self) -> None:
         """Close every connection to providers, write what is left to write, and close the stores."""
         try:
+            if self.batches is not None:
+                await self.batches.work.close()
             await self.gate.close()
             await self.gate.media.fetcher.close()
             await self.keeping.close()
@@ -203,6 +248,7 @@ def build(settings: Settings, *, instance_id: str | None = None, stores: Stores 
     schemas = SchemaChecks()
     fetcher = GuardedFetcher(trusted_hosts=settings.media.trusted_hosts)
     measures = BytesMeasures()
+    caching = Caching(store=open_cache(settings, stores), rules=cache_rules(settings), now_ms=now_ms)
     gate = Gate(
         working=working,
         instance_id=instance_id or uuid4().hex[:16],
@@ -210,20 +256,43 @@ def build(settings: Settings, *, instance_id: str | None = None, stores: Stores 
         access=access,
         admission=admission,
         fleet=fleet,
+        caching=caching,
         media=lambda pipeline: MediaDesk(pipeline, fetcher=fetcher, measures=measures),
     )
     keeping = open_keeping(settings, stores)
-    _open_jobs(gate, stores, keeping, messenger=fetcher, secret=settings.webhook_secret)
-    return Gateway(gate=gate, stores=stores, notices=notices, schemas=schemas, keeping=keeping)
+    keeping.on_sweep.append(caching.sweep)
+    files = open_files(stores, keeping)
+    tuning, trained = _open_jobs(
+        gate, stores, keeping, files, messenger=fetcher, secret=settings.webhook_secret
+    )
+    return Gateway(
+        gate=gate,
+        stores=stores,
+        notices=notices,
+        schemas=schemas,
+        keeping=keeping,
+        files=files,
+        tuning=tuning,
+        trained=trained,
+    )
 
 
 def _open_jobs(
-    gate: Gate, stores: Stores, keeping: Keeping, *, messenger: Messenger, secret: Secret | None
-) -> None:
-    """Let the gate take jobs, where there is a store that keeps them."""
+    gate: Gate,
+    stores: Stores,
+    keeping: Keeping,
+    files: FileDesk | None,
+    *,
+    messenger: Messenger,
+    secret: Secret | None,
+) -> tuple[TuningDesk | None, TrainedShelf | None]:
+    """Let the gate take jobs, where there is a store that keeps them; return what trains models."""
     opened = stores.opened
-    if opened is None:
-        return
+    if opened is None or files is None:
+        return None, None
+    trained = TrainedShelf(
+        files, StoredTunedModels(opened.database), catalog=lambda: gate.directory.catalog, now_ms=now_ms
+    )
     jobs = StoredJobs(opened.database)
     key = opened.pepper.derive("webhooks") if secret is None else secret.reveal().encode()
     work = JobWork(
@@ -233,9 +302,22 @@ def _open_jobs(
         working=lambda: gate.working,
         now_ms=now_ms,
         tell=JobTeller(messenger, secret=key, now_ms=now_ms),
+        trained=trained,
     )
-    desk = JobDesk(gate.pipeline, gate.media, jobs, now_ms=now_ms, take_up=work.take_up)
+    tuning = TuningDesk(gate.media, files, jobs)
+    desk = JobDesk(
+        gate.pipeline, gate.media, jobs, now_ms=now_ms, take_up=work.take_up, desks={"fine_tune": tuning}
+    )
     gate.use_jobs(desk, work)
+    return tuning, trained
+
+
+def open_files(stores: Stores, keeping: Keeping) -> FileDesk | None:
+    """Return where files are kept; None where there is no store that knows of them."""
+    if stores.opened is None:
+        return None
+    files = StoredFiles(stores.opened.database)
+    return FileDesk(files, keeping, new_id=ids_of(stores.owner), now_ms=now_ms)
 
 
 def open_keeping(settings: Settings, stores: Stores) -> Keeping:
@@ -287,6 +369,8 @@ def open_stores(settings: Settings) -> Stores:
         raise GateFault(
             f"plans.default: there is no plan called {settings.plans.default!r} (there are {', '.join(sorted(names))})"
         )
+    if (fault := unknown_plan(settings, names)) is not None:
+        raise GateFault(fault)
     owner = token_hex(8)
     folder = settings.server.data_dir / "owners"
     ledger = StoredLedger(

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from llm_gate.bootstrap.caching import MOST_WAITING_WRITES, cache_gauges
 from llm_gate.bootstrap.gateway import Gateway
 from llm_gate.engine.access import MAX_KEPT
+from llm_gate.engine.cache_keys import MAX_MARKS
 from llm_gate.engine.estimate import MAX_RATES
 from llm_gate.engine.fleet import MAX_PLACES
+from llm_gate.engine.flights import MAX_FLIGHTS
 from llm_gate.engine.notices import MAX_QUEUED, MAX_SUBJECTS
 from llm_gate.schemas import MAX_COMPILED
 from llm_gate.settings import Settings
@@ -20,7 +23,7 @@ def open_metrics(gateway: Gateway, settings: Settings) -> Metrics:
     metrics = Metrics(folder if settings.server.workers > 1 else None)
     metrics.use_models(listed_models(gateway))
     gate, ledger = gateway.gate, gateway.stores.ledger
-    gate.fleet.meters = metrics
+    gate.fleet.meters = gate.caching.meters = metrics
     metrics.watch(
         lambda: {
             "reservations_open": gate.admission.open_bookings,
@@ -33,6 +36,13 @@ def open_metrics(gateway: Gateway, settings: Settings) -> Metrics:
     for name in gate.access.sizes:
         metrics.watch_bound(name, partial(_one_of, lambda: gate.access.sizes, name), lambda: MAX_KEPT)
     metrics.watch_bound("rates", lambda: gate.rates.size, lambda: MAX_RATES)
+    metrics.watch_bound("cache_waits", lambda: gate.caching.flights.size, lambda: MAX_FLIGHTS)
+    metrics.watch_bound("cache_prices", lambda: gate.caching.keys.size, lambda: MAX_MARKS)
+    cache = partial(cache_gauges, gate.caching)
+    metrics.watch(lambda: {name: cache()[name] for name in ("cache_copies", "cache_unwritten")})
+    most_bytes = settings.cache.memory_bytes
+    metrics.watch_bound("cache_memory_bytes", partial(_one_of, cache, "memory_bytes"), lambda: most_bytes)
+    metrics.watch_bound("cache_writes", partial(_one_of, cache, "waiting"), lambda: MOST_WAITING_WRITES)
     metrics.watch_bound("told_notices", lambda: gateway.notices.subjects, lambda: MAX_SUBJECTS)
     metrics.watch_bound(
         "waiting_for_room",

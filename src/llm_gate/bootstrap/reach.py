@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import structs
 
+from llm_gate.bootstrap.cache_rules import cache_faults
 from llm_gate.bootstrap.guards import load_guards
 from llm_gate.bootstrap.places import Places, deadlines, table_written, variable_of
 from llm_gate.catalog.loader import CatalogFaults, load_provider, survey_catalog
@@ -133,6 +134,7 @@ def _directory(
             deployments[name] = tuple(places.deployment(place, codecs) for place in found)
     named, unknown = _named_providers(settings, catalog)
     own += [*unknown, *_logging_faults(settings, catalog), *_plan_faults(settings, catalog)]
+    own += cache_faults(settings, catalog)
     # The same fault may show in several places, and the catalog's word on a key goes before the one said here.
     said = {fault.path for fault in faults}
     faults += {(fault.path, fault.message): fault for fault in own if fault.path not in said}.values()

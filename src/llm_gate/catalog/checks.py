@@ -263,8 +263,10 @@ def _condition_faults(price: PriceSpec, path: str) -> Iterator[Fault]:
         return
     where = f"{path}.condition"
     shaped = {condition.width, condition.height, condition.quality, condition.resolution} != {None}
-    if condition.above_input_tokens is None and not shaped:
-        yield Fault(where, "expected above_input_tokens, or width and height, quality or resolution")
+    if condition.above_input_tokens is None and not shaped and not condition.batch:
+        yield Fault(where, "expected above_input_tokens, batch, or width and height, quality or resolution")
+    if condition.batch and not price.unit.endswith("_tokens"):
+        yield Fault(f"{where}.batch", f"does not apply to {price.unit}")
     if condition.above_input_tokens is not None:
         if condition.above_input_tokens < 0:
             yield Fault(f"{where}.above_input_tokens", "expected a number of at least 0")

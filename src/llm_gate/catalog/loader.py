@@ -19,14 +19,14 @@ from llm_gate.catalog.readable import Readable, Written, readable_part
 from llm_gate.domain.catalog import Alias, Catalog, Model, ModelSpec, PriceSpec, ProviderEntry, ProviderSpec
 from llm_gate.domain.errors import Fault, GateFault
 from llm_gate.domain.money import parse_usd
-from llm_gate.domain.pricing import Price
+from llm_gate.domain.pricing import Price, PriceCondition
 from llm_gate.domain.provider import Provider
 
 # Ids are names in this namespace, so that an entry has the same id after every start and in every process.
 _IDS = UUID("5d0d1a6e-7c0b-5b53-9f0e-2f6f1c8f7a41")
 _PROVIDER_MODULES = "llm_gate.providers"
 # Keys of a price row that say which price it is; every other key is a unit with its amount.
-_ROW_KEYS = frozenset({"model", "since", "above_input_tokens", "source", "per"})
+_ROW_KEYS = frozenset({"model", "since", "above_input_tokens", "batch", "source", "per"})
 
 
 class CatalogFaults(GateFault):
@@ -126,7 +126,7 @@ def _read(file: Traversable) -> dict[str, Any]:
 
 
 def _add_prices(entry: dict[str, Any], sheet: Mapping[str, Any]) -> None:
-    """Give the models of a vendor's file their generated prices, and with them those of their `media_prices`.
+    """Give the models of a vendor's file their generated prices, with those of `media_prices` and `batch_prices`.
 
     A list of `prices` written by hand, also an empty one, stands in the place of the generated ones.
     """
@@ -139,13 +139,14 @@ def _add_prices(entry: dict[str, Any], sheet: Mapping[str, Any]) -> None:
         }
         if "since" in row:
             shared["since"] = row["since"]
-        if "above_input_tokens" in row:
-            shared["condition"] = {"above_input_tokens": row["above_input_tokens"]}
+        condition = {key: row[key] for key in ("above_input_tokens", "batch") if key in row}
+        if condition:
+            shared["condition"] = condition
         prices.setdefault(row["model"], []).extend(
             {"unit": unit, "usd": amount, **shared} for unit, amount in row.items() if unit not in _ROW_KEYS
         )
     for model in entry.get("models", ()):
-        by_hand = model.pop("media_prices", [])
+        by_hand = [*model.pop("media_prices", []), *model.pop("batch_prices", [])]
         model["prices"] = [*model.get("prices", prices.get(model["name"], [])), *by_hand]
 
 
@@ -216,8 +217,12 @@ def _model(provider: str, spec: ModelSpec) -> Model:
         max_output_tokens=spec.max_output_tokens,
         media_tokens=spec.media_tokens,
         media=spec.media,
+        search=spec.search,
         training_data=spec.training_data,
-        prices=tuple(_price(name, price) for price in spec.prices),
+        prices=tuple(_price(name, price) for price in spec.prices if not _is_of_batches(price)),
+        batch_prices=tuple(_price(name, price) for price in spec.prices if _is_of_batches(price)),
+        batches=spec.batches,
+        tuned_prices=tuple(_price(f"{name}:tuned", price) for price in spec.tuned_prices),
         aliases=spec.aliases,
         retired_on=spec.retired_on,
         replacement=spec.replacement,
@@ -232,7 +237,12 @@ def _price(model: str, spec: PriceSpec) -> Price:
     # A record pins the price it used by this id, so whatever changes the amount changes the id.
     nanos = parse_usd(spec.usd)
     minimum = None if spec.minimum_usd is None else parse_usd(spec.minimum_usd)
-    condition = spec.condition and msgspec.structs.astuple(spec.condition)
+    condition: tuple[object, ...] | None = None
+    if spec.condition is not None:
+        parts = msgspec.structs.asdict(spec.condition)
+        is_of_batches = parts.pop("batch")
+        # What was there before batches keeps its id.
+        condition = (*parts.values(), "batch") if is_of_batches else tuple(parts.values())
     return Price(
         id=_id("price", f"{model}/{spec.unit}/{condition}/{spec.since}/{nanos}/{spec.per}/{minimum}"),
         unit=spec.unit,
@@ -240,11 +250,23 @@ def _price(model: str, spec: PriceSpec) -> Price:
         nanos=nanos,
         minimum_nanos=minimum,
         instead_of=spec.instead_of,
-        condition=spec.condition,
+        condition=_usual(spec.condition),
         since=spec.since,
         source=spec.source,
         checked=spec.checked,
     )
+
+
+def _is_of_batches(price: PriceSpec) -> bool:
+    return price.condition is not None and price.condition.batch
+
+
+def _usual(condition: PriceCondition | None) -> PriceCondition | None:
+    """Return a condition without its word for batches, whose prices stand in a list of their own."""
+    if condition is None or not condition.batch:
+        return condition
+    rest = msgspec.structs.replace(condition, batch=False)
+    return None if rest == PriceCondition() else rest
 
 
 def _id(kind: str, name: str) -> str:

@@ -21,7 +21,7 @@ from llm_gate.domain.events import TextDelta
 from llm_gate.domain.messages import Conversation, Message, Role, TextPart
 from llm_gate.domain.money import format_usd, usd_decimal
 from llm_gate.domain.requests import ChatRequest
-from llm_gate.engine.stream import ChatAnswerStream
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.settings import Settings
 
 HELP = """Ask a model and see the answer as it comes.
@@ -112,7 +112,7 @@ async def _ask(settings: Settings, request: ChatRequest, *, as_json: bool) -> No
         click.echo(emphasised(line, sys.stderr, dim=True), err=True)
 
 
-async def _read(stream: ChatAnswerStream, *, show: bool) -> str:
+async def _read(stream: AnswerStream, *, show: bool) -> str:
     """Collect the first choice's text; with `show`, print it as it comes."""
     pieces: list[str] = []
     try:
@@ -128,7 +128,7 @@ async def _read(stream: ChatAnswerStream, *, show: bool) -> str:
     return "".join(pieces)
 
 
-def _summary(stream: ChatAnswerStream, time_s: float) -> str:
+def _summary(stream: AnswerStream, time_s: float) -> str:
     usage, cost = stream.usage, stream.cost
     parts = [
         stream.target.name,
@@ -141,7 +141,7 @@ def _summary(stream: ChatAnswerStream, time_s: float) -> str:
     return " | ".join(parts)
 
 
-def _document(stream: ChatAnswerStream, text: str) -> dict[str, Any]:
+def _document(stream: AnswerStream, text: str) -> dict[str, Any]:
     usage, cost = stream.usage, stream.cost
     counts = None
     if usage is not None:

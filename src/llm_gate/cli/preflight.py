@@ -46,8 +46,8 @@ def command(*, file: BinaryIO, user: str, client: str, tenant: str, as_json: boo
     settings = settings_of(**where)
     directory = read_directory(settings)
     body = file.read()
-    listed = decode_preflight(body, directory.canonical) if _is_subscriptions(body) else None
-    asked: list[Asked] = decode_quote(body)[1] if listed is None else listed[1]
+    listed = decode_preflight(body, directory) if _is_subscriptions(body) else None
+    asked: list[Asked] = decode_quote(body, directory)[1] if listed is None else listed[1]
     operations = [named(index, each, directory) for index, each in enumerate(asked)]
 
     async def look(store: Store) -> Preflight:
@@ -83,9 +83,9 @@ def command(*, file: BinaryIO, user: str, client: str, tenant: str, as_json: boo
 def _is_subscriptions(body: bytes) -> bool:
     """Tell whether a body is that of the subscription API: it calls providers by a word alone."""
     try:
-        first = msgspec.json.decode(body)["operations"][0]
-        return isinstance(first["provider"], str)
-    except (msgspec.DecodeError, LookupError, TypeError):
+        operations = msgspec.json.decode(body).get("operations")
+        return bool(operations) and isinstance(operations[0]["provider"], str)
+    except (msgspec.DecodeError, AttributeError, LookupError, TypeError):
         return False
 
 

@@ -35,6 +35,8 @@ from llm_gate.client.errors import GateError, QuotaExceeded
 from llm_gate.client.factory import LLMFactory
 from llm_gate.client.gate import LLMGate
 from llm_gate.client.llm_provider import LLMProvider, LLMResponse
+from llm_gate.client.research import ResearchAnswer, WorkflowQuote
+from llm_gate.client.search import FoundPage, SearchAnswer
 from llm_gate.client.stream import TextStream
 from llm_gate.client.sync import llm_text_gen
 from llm_gate.configuration import Source
@@ -50,6 +52,7 @@ __all__ = [
     "EmbeddingAnswer",
     "FaceSwapOptions",
     "FaceSwapProvider",
+    "FoundPage",
     "GateError",
     "GateStatus",
     "GeminiProvider",
@@ -65,6 +68,8 @@ __all__ = [
     "OllamaProvider",
     "OpenAIProvider",
     "QuotaExceeded",
+    "ResearchAnswer",
+    "SearchAnswer",
     "Source",
     "TextStream",
     "TranscriptionResult",
@@ -73,6 +78,7 @@ __all__ = [
     "VideoGenerationProvider",
     "VideoGenerationResult",
     "VideoNotReady",
+    "WorkflowQuote",
     "gemini_structured_json_response",
     "gemini_text_response",
     "get_gemini_api_key",

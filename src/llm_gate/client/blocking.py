@@ -148,6 +148,9 @@ class BlockingLLMGate:
     resume_video = _Waiting(LLMGate.resume_video)
     speech = _Waiting(LLMGate.speech)
     transcribe = _Waiting(LLMGate.transcribe)
+    search = _Waiting(LLMGate.search)
+    research = _Waiting(LLMGate.research)
+    check_workflow = _Waiting(LLMGate.check_workflow)
     calculate_cost = _Passing(LLMGate.calculate_cost)
     register_media_provider = _Passing(LLMGate.register_media_provider)
 

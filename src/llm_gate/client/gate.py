@@ -1,6 +1,6 @@
 """A gateway inside an asyncio program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from llm_gate.bootstrap import Gateway, build
-from llm_gate.client import films, media
+from llm_gate.client import films, media, search
 from llm_gate.client.answers import (
     CallQuote,
     ChatAnswer,
@@ -43,11 +43,19 @@ from llm_gate.client.own import OwnPlaces
 from llm_gate.client.own_media import OwnMedia
 from llm_gate.client.quotes import quoted
 from llm_gate.client.requests import ChatOptions, Messages, Wish, chat_request, embedding_request
+from llm_gate.client.research import (
+    ResearchAnswer,
+    ResearchWish,
+    WorkflowQuote,
+    ask_research,
+    check_workflow,
+)
 from llm_gate.client.stream import TextStream
 from llm_gate.client.text import TextCall, generate
 from llm_gate.configuration import Source, placed_faults
 from llm_gate.domain.pricing import Unit
-from llm_gate.engine.stream import ChatAnswerStream
+from llm_gate.domain.research import ResearchEvent
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.settings import ENV_FILE, Settings
 
 _CHAT, _STREAM, _EMBED = "LLMGate.chat", "LLMGate.stream", "LLMGate.embed"
@@ -177,7 +185,7 @@ class LLMGate:
         wish = Wish(messages=messages, **options)
         caller, request = caller_of(user_id), chat_request(wish, stream=True)
 
-        async def opening() -> ChatAnswerStream:
+        async def opening() -> AnswerStream:
             context = context_of(caller, _STREAM, fallbacks=wish.fallbacks, timeout_s=wish.timeout_s)
             with told_plainly():
                 return await self.gateway.gate.chat_stream(request, context)
@@ -297,6 +305,67 @@ class LLMGate:
     ) -> TranscriptionResult:
         """Write a recording down. Everything else is as `images` has it."""
         return await media.transcribe(self._media("transcribe", user_id, options), audio)
+
+    async def search(
+        self, query: str = "", *, user_id: str, **options: Unpack[search.SearchWish]
+    ) -> search.SearchAnswer:
+        """Search the web, the news, pictures or papers; read pages; have a question answered.
+
+        What comes of it was written by strangers: it is data, and nothing in it is ever acted upon. Without a model,
+        every search provider that is configured may be asked, in their order, until one answers.
+
+        Args:
+            query: what is looked for; with kind "contents" there need be none.
+            user_id: for whom the call is counted, and whose plan limits it.
+            **options: `SearchWish`.
+
+        Raises:
+            QuotaExceeded: a limit leaves no room; nothing was sent.
+            AllAttemptsFailed: nobody could answer; its `errors` say why.
+            InvalidRequest: nobody can do what is asked, such as a filter.
+            GateError: something else is in the way.
+        """
+        return await search.search(self._media("search", user_id, options), query)
+
+    async def research(
+        self,
+        question: str,
+        *,
+        user_id: str,
+        on_event: Callable[[ResearchEvent], None] | None = None,
+        **options: Unpack[ResearchWish],
+    ) -> ResearchAnswer:
+        """Answer a question from what a web search finds, with citations that point at what was found.
+
+        What all of it may cost is held before anything is sent, and what is left is given back at the end.
+
+        Args:
+            question: what is to be answered.
+            user_id: for whom the calls are counted, and whose plan limits them.
+            on_event: is told what happens: what is searched for, what was found. It must not block.
+            **options: `ResearchWish`.
+
+        Raises:
+            QuotaExceeded: a limit leaves no room for all of its steps; nothing was sent.
+            AllAttemptsFailed: nobody could search, or answer; its `errors` say why.
+            InvalidRequest: nobody can search as it is asked.
+            GateError: something else is in the way.
+        """
+        return await ask_research(self.gateway, question, user_id, options, on_event)
+
+    async def check_workflow(
+        self, name: str, *, user_id: str, provider: str | None = None, count: int = 1
+    ) -> WorkflowQuote:
+        """Say what a workflow would cost that the documents know by its name; nothing is sent or held.
+
+        `name` is `VENDOR_research`, `calendar`, `image_generation` and the like (docs/preflight.md); `provider` is who
+        answers or makes, `count` how many pictures there are.
+
+        Raises:
+            QuotaExceeded: a limit leaves no room for one of its operations.
+            GateError: there is no such workflow, or something else is in the way.
+        """
+        return await check_workflow(self.gateway, name, user_id, provider, count)
 
     async def video(
         self,

@@ -19,7 +19,7 @@ from llm_gate.domain.events import (
 )
 from llm_gate.domain.messages import Part, TextPart, ThinkingPart, ToolCallPart
 from llm_gate.domain.results import Choice, FinishReason
-from llm_gate.engine.stream import ChatAnswerStream
+from llm_gate.engine.cached_stream import AnswerStream
 
 StreamEvent = TextDelta | ThinkingDelta | ToolCallDelta | Finished | UsageReported
 """What happens in a streamed answer, in neutral form."""
@@ -34,10 +34,10 @@ class TextStream:
     context early stops the provider; what it sent until then is counted. `answer` is there when all of it has come.
     """
 
-    def __init__(self, opening: Callable[[], Awaitable[ChatAnswerStream]], *, wants_object: bool) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[AnswerStream]], *, wants_object: bool) -> None:
         self._opening = opening
         self._wants_object = wants_object
-        self._stream: ChatAnswerStream | None = None
+        self._stream: AnswerStream | None = None
         self._gathered = _Gathered()
         self._answer: ChatAnswer | None = None
 
@@ -80,7 +80,7 @@ class TextStream:
         return self._answer
 
     @property
-    def _opened(self) -> ChatAnswerStream:
+    def _opened(self) -> AnswerStream:
         if self._stream is None:
             raise RuntimeError("the stream is not open: use it as `async with gate.stream(...) as stream:`")
         return self._stream
@@ -121,7 +121,7 @@ class TextStream:
 class _Plain:
     """Reads what a provider of the caller's own format sent, which the engine passes on as it came."""
 
-    def __init__(self, stream: ChatAnswerStream) -> None:
+    def __init__(self, stream: AnswerStream) -> None:
         self._reader = OpenAIChatStream(stream.target, verbatim=False)
 
     def of(self, batch: Sequence[ChatEvent]) -> Iterator[StreamEvent]:

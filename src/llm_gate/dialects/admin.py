@@ -253,6 +253,7 @@ def attempt_shape(line: AttemptLine) -> shapes.AttemptShape:
         prices=line.prices,
         error_code=line.error_code,
         upstream_status=line.upstream_status,
+        saved_nanos=line.saved_nanos,
     )
 
 

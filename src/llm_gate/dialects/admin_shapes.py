@@ -229,7 +229,7 @@ class CallShape(_Shape, frozen=True, kw_only=True):
 
 
 class AttemptShape(_Shape, frozen=True, kw_only=True):
-    """One attempt of a call."""
+    """One attempt of a call. `saved_nanos` is there where a kept answer stood in for it: what that had cost."""
 
     number: int
     provider: str
@@ -245,6 +245,7 @@ class AttemptShape(_Shape, frozen=True, kw_only=True):
     prices: tuple[str, ...]
     error_code: str | None
     upstream_status: int | None
+    saved_nanos: int | None
 
 
 class CallDetail(_Shape, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Chat requests in Anthropic's Messages format, read from callers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +11,6 @@ from llm_gate.dialects.anthropic_turns import TextBlock, hints_of, needs_of, pla
 from llm_gate.dialects.anthropic_wire import DIALECT
 from llm_gate.domain.catalog import Ability
 from llm_gate.domain.errors import InvalidRequest
-from llm_gate.domain.estimates import estimate_tokens
 from llm_gate.domain.messages import Conversation, ResponseFormat, Tool, ToolChoice
 from llm_gate.domain.requests import ChatRequest, Wire
 
@@ -26,8 +25,6 @@ _BINDING = ("mcp_servers", "container", "inference_geo")
 _MODES: Mapping[str, str] = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}
 _TOOL_KEYS = frozenset({"type", "name", "description", "input_schema", "strict"})
 _OUTPUT_KEYS = frozenset({"effort", "format"})
-# Words and opaque data that are no part of what the model reads.
-_NOT_READ = frozenset({"type", "id", "tool_use_id", "role", "signature", "cache_control", "media_type"})
 
 
 class ToolDefinition(Struct, frozen=True):
@@ -82,12 +79,6 @@ class AskedBody(Struct, frozen=True, kw_only=True):
     messages: Raw
     system: str | list[Raw] | None = None
     tools: list[ToolDefinition] | None = None
-
-
-class MessagesBody(AskedBody, frozen=True, kw_only=True):
-    """The fields that have a neutral form."""
-
-    max_tokens: Limit
     temperature: Fraction | None = None
     top_p: Fraction | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
@@ -100,12 +91,24 @@ class MessagesBody(AskedBody, frozen=True, kw_only=True):
     output_format: FormatBody | None = None
 
 
+class MessagesBody(AskedBody, frozen=True, kw_only=True):
+    """The fields that have a neutral form."""
+
+    max_tokens: Limit
+
+
+class CountBody(AskedBody, frozen=True, kw_only=True):
+    """What is to be counted; nothing need be said of how long the answer may be."""
+
+    max_tokens: Limit | None = None
+
+
 class _BlockKind(Struct, frozen=True):
     type: str
 
 
 _body_decoder = msgspec.json.Decoder(MessagesBody)
-_asked_decoder = msgspec.json.Decoder(AskedBody)
+_count_decoder = msgspec.json.Decoder(CountBody)
 _kind_decoder = msgspec.json.Decoder(_BlockKind)
 _text_decoder = msgspec.json.Decoder(TextBlock)
 _keys_decoder = msgspec.json.Decoder(dict[str, Raw])
@@ -119,8 +122,21 @@ def decode_messages_request(body: bytes, headers: Mapping[str, str] = {}) -> Cha
     Raises:
         InvalidRequest: it is malformed; nothing of it may be forwarded.
     """
+    return _decode(body, _body_decoder, headers)
+
+
+def decode_count_request(body: bytes, headers: Mapping[str, str] = {}) -> ChatRequest:
+    """Read a request whose tokens are to be counted, which says everything a chat request says but its limit.
+
+    Raises:
+        InvalidRequest: it is malformed.
+    """
+    return _decode(body, _count_decoder, headers)
+
+
+def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], headers: Mapping[str, str]) -> ChatRequest:
     fields = read_object(body)
-    parsed = read_as(_body_decoder, body)
+    parsed: MessagesBody | CountBody = read_as(decoder, body)
     turns = read_turns(parsed.messages)
     system, extra = _read_system(parsed.system)
     extra = {key: raw for key, raw in fields.items() if key not in _modelled and is_given(raw)} | extra
@@ -156,8 +172,16 @@ def decode_messages_request(body: bytes, headers: Mapping[str, str] = {}) -> Cha
             dialect=DIALECT,
             fields=fields,
             headers={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
+            unread=lambda: _unread(fields, extra),
         ),
     )
+
+
+def _unread(fields: Mapping[str, Raw], extra: Mapping[str, Raw]) -> bytes:
+    """Return the fields of whose parts `extra` holds but one value of each."""
+    inside = {name for name in extra if "[]" in name and not name.endswith(".cache_control")}
+    named = {name.partition("[")[0] for name in inside}
+    return b"".join(bytes(fields[name]) for name in sorted(named & fields.keys()))
 
 
 def _needs(
@@ -232,7 +256,7 @@ def _read_choice(body: ToolChoiceBody | None, *, has_tools: bool) -> ToolChoice 
     return msgspec.convert({"mode": _MODES[body.type], "name": name}, ToolChoice)
 
 
-def _read_format(parsed: MessagesBody) -> ResponseFormat | None:
+def _read_format(parsed: AskedBody) -> ResponseFormat | None:
     config = parsed.output_config
     # An older name of the same, still sent with a beta header.
     form = config.format if config is not None and config.format is not None else parsed.output_format
@@ -253,45 +277,3 @@ def _read_budget(thinking: ThinkingBody | None) -> int | None:
         path = "thinking.budget_tokens"
         raise InvalidRequest(f"{path}: required field is missing", param=path)
     return thinking.budget_tokens if thinking.type == "enabled" else None
-
-
-def count_tokens(body: bytes) -> tuple[str, int]:
-    """Return the model of a request to count, and an estimate of its tokens.
-
-    Raises:
-        InvalidRequest: it is malformed.
-    """
-    fields = read_object(body)
-    asked = read_as(_asked_decoder, body)
-    read_turns(asked.messages)
-    _read_system(asked.system)
-    texts: list[str | bytes] = []
-    media = 0
-    for name in ("system", "messages"):
-        if is_given(fields.get(name, ABSENT)):
-            for piece in _what_is_read(msgspec.json.decode(fields[name])):
-                if piece is None:
-                    media += 1
-                else:
-                    texts.append(piece)
-    if asked.tools:
-        texts.append(bytes(fields["tools"]))
-    return asked.model, estimate_tokens(texts, media=media)
-
-
-def _what_is_read(value: Any) -> Iterator[str | None]:
-    """Yield the texts of a conversation, and None for each picture or document that is no text."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _what_is_read(item)
-    elif isinstance(value, dict):
-        source: Any = value.get("source")
-        is_media = value.get("type") in {"image", "document"} and isinstance(source, dict)
-        if is_media and source.get("type") not in {"text", "content"}:
-            yield None
-            return
-        for key, item in value.items():
-            if key not in _NOT_READ:
-                yield from _what_is_read(item)

@@ -8,6 +8,7 @@ from msgspec import Meta, Raw, Struct
 
 from llm_gate.dialects._failures import VendorFailure, bad_response, plain_text, retry_after_s, typed_error
 from llm_gate.dialects._json import ABSENT, is_given
+from llm_gate.dialects.anthropic_counting import AnthropicCount
 from llm_gate.dialects.anthropic_requests import write_request
 from llm_gate.dialects.anthropic_stream import AnthropicStream
 from llm_gate.dialects.anthropic_wire import (
@@ -166,4 +167,4 @@ def _notices(answer: _Answer, citations: Sequence[Raw], left_out: Sequence[Raw])
     return notices
 
 
-provider = Provider(dialect=DIALECT, chat=AnthropicChat(), decode_error=decode_error)
+provider = Provider(dialect=DIALECT, chat=AnthropicChat(), count=AnthropicCount(), decode_error=decode_error)

@@ -57,7 +57,7 @@ class CountBodyShape(Struct, frozen=True, kw_only=True):
 
 
 class CountShape(Struct, frozen=True):
-    """The estimate."""
+    """The count."""
 
     input_tokens: int
 

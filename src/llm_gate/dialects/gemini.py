@@ -25,7 +25,9 @@ from llm_gate.dialects._gemini_schema import (
     read_replies,
     read_usage,
 )
+from llm_gate.dialects.gemini_counting import GeminiCount
 from llm_gate.dialects.gemini_embeddings import GeminiEmbedding
+from llm_gate.dialects.gemini_grounding import GeminiGrounding
 from llm_gate.dialects.gemini_images import GeminiImages
 from llm_gate.dialects.gemini_request import encode_chat
 from llm_gate.dialects.gemini_speech import GeminiSpeech
@@ -148,11 +150,13 @@ provider = Provider(
     decode_error=decode_error,
     chat=GeminiChat(),
     embedding=GeminiEmbedding(),
+    count=GeminiCount(),
     media={
         "image": GeminiImages(),
         "image_edit": GeminiImages(),
         "speech": GeminiSpeech(),
         "transcription": GeminiTranscription(),
+        "search": GeminiGrounding(),
     },
     jobs={"video": GeminiVideos()},
 )

@@ -39,6 +39,9 @@ class JobReply(Reply, frozen=True, kw_only=True):
     cost: MoneyReply | UnsetType = UNSET
     error: JobError | UnsetType = UNSET
     data: list[MediumReply] | UnsetType = UNSET
+    tuned_model: str | UnsetType = UNSET
+    trained_tokens: int | UnsetType = UNSET
+    result_files: list[str] | UnsetType = UNSET
     synthetic: bool | UnsetType = UNSET
 
 
@@ -54,13 +57,20 @@ _CAMEL = {
     "aspect_ratio": "aspectRatio",
     "negative_prompt": "negativePrompt",
     "generate_audio": "generateAudio",
+    "training_file": "trainingFile",
+    "validation_file": "validationFile",
 }
+_JSON_TEXTS = frozenset({"options", "metadata"})
 
 
 def job_reply(job: Job, made: MadeMedium | None = None) -> JobReply:
     """Return a job as it is shown; `made` is the link to what came of it."""
     is_over = job.status in TERMINAL
-    asked = {_CAMEL.get(name, name): value for name, value in job.asked.items() if name != "prompt"}
+    asked = {
+        _CAMEL.get(name, name): msgspec.json.decode(str(value)) if name in _JSON_TEXTS else value
+        for name, value in job.asked.items()
+        if name != "prompt"
+    }
     return JobReply(
         id=job.id,
         operation=job.operation,
@@ -78,6 +88,9 @@ def job_reply(job: Job, made: MadeMedium | None = None) -> JobReply:
         if job.error_code is None
         else JobError(code=job.error_code, message=job.error_message or ""),
         data=_data(job, made),
+        tuned_model=job.results.get("model", UNSET) if job.status == "succeeded" else UNSET,
+        trained_tokens=job.units.get("training_tokens", UNSET) if is_over else UNSET,
+        result_files=msgspec.json.decode(job.results["files"]) if "files" in job.results else UNSET,
         synthetic=job.synthetic or UNSET,
     )
 

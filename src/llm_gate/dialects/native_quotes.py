@@ -17,6 +17,7 @@ from llm_gate.domain.money import format_usd
 from llm_gate.domain.operations import parse_size
 from llm_gate.domain.preflight import Asked, Line, Preflight, Room
 from llm_gate.domain.windows import FOREVER_MS, instant
+from llm_gate.domain.workflows import MOST_COUNT, Vendors, Workflow, denial_of, steps_of
 
 MAX_OPERATIONS = 100
 
@@ -60,10 +61,22 @@ class QuotedOperation(_Body, frozen=True, kw_only=True):
     pages: _Whole | None = None
 
 
-class QuoteBody(_Body, frozen=True, kw_only=True):
-    """The operations, in order. With `reserve`, what they may use is held for `expiresInS` seconds."""
+class QuotedWorkflow(_Body, frozen=True, kw_only=True):
+    """A workflow that the documents know by its name; `provider` is who answers or makes, `count` how many pictures."""
 
-    operations: list[QuotedOperation]
+    name: Name
+    provider: Name | None = None
+    count: Annotated[int, Meta(ge=1, le=MOST_COUNT)] = 1
+
+
+class QuoteBody(_Body, frozen=True, kw_only=True):
+    """The operations, in order; those of a `workflow` come first.
+
+    With `reserve`, what they may use is held for `expiresInS` seconds.
+    """
+
+    operations: tuple[QuotedOperation, ...] = ()
+    workflow: Name | QuotedWorkflow | None = None
     reserve: bool = False
     expires_in_s: Annotated[int, Meta(ge=1, le=3600)] = 300
 
@@ -118,11 +131,13 @@ class QuotedLine(_Reply, frozen=True, kw_only=True):
 class QuoteReply(_Reply, frozen=True, kw_only=True):
     """What was found of all operations. `cost` is absent where one has no price.
 
-    `quoteId` is what calls name in `x-llm-gate-quote` to spend what is held, until `expiresAt`.
+    `quoteId` is what calls name in `x-llm-gate-quote` to spend what is held, until `expiresAt`. `errorType` is what
+    kind of limit the operation at `failedOperationIndex` meets with.
     """
 
     can_proceed: bool
     failed_operation_index: int | UnsetType = UNSET
+    error_type: str | UnsetType = UNSET
     plan: str
     cost: RangeReply | UnsetType = UNSET
     price_ids: tuple[str, ...]
@@ -153,22 +168,31 @@ class HeldQuoteReply(_Reply, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(QuoteBody)
 
 
-def decode_quote(body: bytes) -> tuple[QuoteBody, list[Asked]]:
-    """Read the operations.
+def decode_quote(body: bytes, vendors: Vendors) -> tuple[QuoteBody, list[Asked]]:
+    """Read the operations, those of a workflow spelt out.
 
     Raises:
         InvalidRequest: there are none, or they are faulty; with every fault that goes beyond the shape.
     """
     read_object(body)
     parsed = read_as(_decoder, body)
-    if not parsed.operations or len(parsed.operations) > MAX_OPERATIONS:
+    spelt = [] if parsed.workflow is None else _spelt_out(parsed.workflow, vendors)
+    if not 1 <= len(spelt) + len(parsed.operations) <= MAX_OPERATIONS:
         raise InvalidRequest(
             f"operations: between 1 and {MAX_OPERATIONS} of them can be quoted", param="operations"
         )
     faults = [fault for index, each in enumerate(parsed.operations) for fault in _faults(index, each)]
     if faults:
         raise InvalidRequest(faults[0].message, param=faults[0].path, faults=faults)
-    return parsed, [_asked(each) for each in parsed.operations]
+    return parsed, [*spelt, *(_asked(each) for each in parsed.operations)]
+
+
+def _spelt_out(body: str | QuotedWorkflow, vendors: Vendors) -> list[Asked]:
+    if isinstance(body, str):
+        workflow = Workflow(name=body)
+    else:
+        workflow = Workflow(name=body.name, provider=body.provider, count=body.count)
+    return [step.asked() for step in steps_of(workflow, vendors)]
 
 
 def _faults(index: int, body: QuotedOperation) -> list[Fault]:
@@ -214,12 +238,13 @@ def encode_quote(
     found: Preflight, *, quote_id: str | None = None, expires_at: datetime | None = None
 ) -> bytes:
     """Write what was found, and the quote that holds it."""
-    cost = found.cost
+    cost, denial = found.cost, denial_of(found)
     priced = [line.cost for line in found.lines if line.cost is not None]
     return msgspec.json.encode(
         QuoteReply(
             can_proceed=found.can_proceed,
-            failed_operation_index=UNSET if found.failed_index is None else found.failed_index,
+            failed_operation_index=UNSET if denial is None else denial.operation_index,
+            error_type=UNSET if denial is None else denial.error_type,
             plan=found.standing.plan.name,
             cost=_range(cost),
             price_ids=tuple(dict.fromkeys(id_ for each in priced for id_ in each.price_ids)),

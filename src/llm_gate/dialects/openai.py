@@ -1,8 +1,11 @@
 """The OpenAI dialect as one value: what a provider that speaks it can do."""
 
+from llm_gate.dialects.openai_batches_outbound import OpenAIBatches
+from llm_gate.dialects.openai_counting import OpenAICount
 from llm_gate.dialects.openai_either import OpenAIEither
 from llm_gate.dialects.openai_embeddings import OpenAIEmbedding
 from llm_gate.dialects.openai_errors import decode_error
+from llm_gate.dialects.openai_fine_tuning import OpenAIFineTuning
 from llm_gate.dialects.openai_images import OpenAIImageEdits, OpenAIImages
 from llm_gate.dialects.openai_speech import OpenAISpeech
 from llm_gate.dialects.openai_transcriptions import OpenAITranscriptions
@@ -21,6 +24,7 @@ provider = Provider(
     decode_error=decode_error,
     chat=OpenAIEither(address),
     embedding=OpenAIEmbedding(address),
+    count=OpenAICount(address),
     media={
         "image": OpenAIImages(address),
         "image_edit": OpenAIImageEdits(address),
@@ -29,4 +33,6 @@ provider = Provider(
     },
     voice=OpenAISpeech(address),
     jobs={"video": OpenAIVideos(address)},
+    tuning=OpenAIFineTuning(address),
+    batches=OpenAIBatches(address),
 )

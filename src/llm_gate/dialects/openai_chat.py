@@ -11,6 +11,7 @@ from llm_gate.dialects._json import given_or_none, is_given, read_as, read_objec
 from llm_gate.dialects.openai_messages import needs_of, read_messages, write_messages
 from llm_gate.dialects.openai_results import decode_result
 from llm_gate.dialects.openai_stream import OpenAIChatStream
+from llm_gate.dialects.openai_unread import unread
 from llm_gate.dialects.openai_wire import ChatBody, NamedTool, ResponseFormatBody, ToolDefinition
 from llm_gate.domain.catalog import Ability
 from llm_gate.domain.errors import InvalidRequest
@@ -92,7 +93,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         service_tier=parsed.service_tier,
         extra=extra,
         binding=(*binding, *(name for name in _BINDING if name in extra)),
-        wire=Wire(dialect=DIALECT, fields=fields),
+        wire=Wire(dialect=DIALECT, fields=fields, unread=lambda: unread(fields)),
     )
 
 

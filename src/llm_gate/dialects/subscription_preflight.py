@@ -10,7 +10,7 @@ from math import ceil
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from llm_gate.dialects._json import read_as, read_object
 from llm_gate.dialects.native_wire import Number
@@ -21,6 +21,7 @@ from llm_gate.domain.limits import Bucket
 from llm_gate.domain.money import format_usd, round_to_digits
 from llm_gate.domain.operations import parse_size
 from llm_gate.domain.preflight import Asked, Line, Preflight, Room
+from llm_gate.domain.workflows import MOST_COUNT, Denial, Vendors, Workflow, WorkflowStep, denial_of, steps_of
 
 MAX_OPERATIONS = 100
 SHOWN_DIGITS = 4
@@ -61,10 +62,19 @@ class OperationBody(Struct, frozen=True, kw_only=True):
     pages: _Whole | None = None
 
 
-class PreflightBody(Struct, frozen=True, kw_only=True):
-    """The operations, in the order in which they are to be run."""
+class WorkflowBody(Struct, frozen=True, kw_only=True):
+    """A workflow that the documents know by its name; `provider` is who answers or makes, `count` how many pictures."""
 
-    operations: list[OperationBody]
+    name: _Name
+    provider: _Name | None = None
+    count: Annotated[int, Meta(ge=1, le=MOST_COUNT)] = 1
+
+
+class PreflightBody(Struct, frozen=True, kw_only=True):
+    """The operations, in the order in which they are to be run; those of a `workflow` come first."""
+
+    operations: tuple[OperationBody, ...] = ()
+    workflow: _Name | WorkflowBody | None = None
 
 
 class LimitInfo(Struct, frozen=True, kw_only=True):
@@ -136,8 +146,36 @@ class UsageSummary(Struct, frozen=True, kw_only=True):
     cost: CostLeft
 
 
+class OperationUsage(Struct, frozen=True, kw_only=True):
+    """How far the limit is used that the first operation which may not be done meets with.
+
+    The field `current_…` is named after what is counted. Of tokens, `base_tokens_from_db` are those of calls that
+    ended or are under way, `projected_from_previous_ops` those of the operations before it.
+    """
+
+    limit: Number | int | None
+    provider: str
+    operation_type: str
+    operation_index: int
+    current_calls: int | UnsetType = UNSET
+    current_images: int | UnsetType = UNSET
+    current_tokens: int | UnsetType = UNSET
+    base_tokens_from_db: int | UnsetType = UNSET
+    projected_from_previous_ops: Number | int | UnsetType = UNSET
+    requested_tokens: int | UnsetType = UNSET
+    current_cost: Number | UnsetType = UNSET
+    requested_cost: Number | UnsetType = UNSET
+
+
+class ErrorDetails(Struct, frozen=True, kw_only=True):
+    """Why the operations may not all be done. `usage_info` is null where no limit is behind it."""
+
+    error_type: str
+    usage_info: OperationUsage | None
+
+
 class PreflightData(Struct, frozen=True, kw_only=True):
-    """What was found. The costs are null where one operation has no price."""
+    """What was found. The costs are null where one operation has no price, `error_details` where all may be done."""
 
     can_proceed: bool
     failed_operation_index: int | None
@@ -149,6 +187,7 @@ class PreflightData(Struct, frozen=True, kw_only=True):
     operations: list[OperationVerdict]
     usage_summary: UsageSummary
     plan: str
+    error_details: ErrorDetails | None
     cached: bool = False
 
 
@@ -162,21 +201,43 @@ class PreflightReply(Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(PreflightBody, strict=True)
 
 
-def decode_preflight(
-    body: bytes, canonical: Callable[[str], str | None]
-) -> tuple[PreflightBody, list[Asked]]:
-    """Read the operations; `canonical` gives the name of a provider of the catalog that goes by another.
+def decode_preflight(body: bytes, vendors: Vendors) -> tuple[PreflightBody, list[Asked]]:
+    """Read the operations, those of a workflow spelt out.
 
     Raises:
-        InvalidRequest: there are none, one is faulty, or its provider is not known.
+        InvalidRequest: there are none, one is faulty, or its provider or the workflow is not known.
     """
     read_object(body)
     parsed = read_as(_decoder, body)
+    asked = [_asked(index, each, vendors.canonical) for index, each in enumerate(parsed.operations)]
+    if parsed.workflow is not None:
+        steps = steps_of(_workflow(parsed.workflow), vendors)
+        bodies = [_step_body(step) for step in steps]
+        parsed = structs.replace(parsed, operations=(*bodies, *parsed.operations))
+        asked = [*(_step_asked(step) for step in steps), *asked]
     if not parsed.operations:
-        raise InvalidRequest("operations: name at least one", param="operations")
+        raise InvalidRequest("operations: name at least one, or a workflow", param="operations")
     if len(parsed.operations) > MAX_OPERATIONS:
         raise InvalidRequest(f"operations: at most {MAX_OPERATIONS} at a time", param="operations")
-    return parsed, [_asked(index, each, canonical) for index, each in enumerate(parsed.operations)]
+    return parsed, asked
+
+
+def _workflow(body: str | WorkflowBody) -> Workflow:
+    if isinstance(body, str):
+        return Workflow(name=body)
+    return Workflow(name=body.name, provider=body.provider, count=body.count)
+
+
+def _step_body(step: WorkflowStep) -> OperationBody:
+    return OperationBody(
+        provider=step.provider or step.bucket, operation_type=step.label, tokens_requested=step.tokens
+    )
+
+
+def _step_asked(step: WorkflowStep) -> Asked:
+    """Return a step as it is planned; a bucket's word means the same here as in an operation."""
+    _, usual = WIRE_BUCKETS.get(step.bucket, (None, None)) if step.provider is None else (None, None)
+    return structs.replace(step.asked(), usual_provider=usual)
 
 
 def _asked(index: int, body: OperationBody, canonical: Callable[[str], str | None]) -> Asked:
@@ -253,8 +314,47 @@ def encode_preflight(body: PreflightBody, found: Preflight) -> bytes:
         operations=[_verdict(asked, line) for asked, line in zip(body.operations, found.lines, strict=True)],
         usage_summary=_summary(found),
         plan=found.standing.plan.name,
+        error_details=_error_details(body, denial_of(found)),
     )
     return msgspec.json.encode(PreflightReply(success=True, data=data))
+
+
+def _error_details(body: PreflightBody, denial: Denial | None) -> ErrorDetails | None:
+    if denial is None:
+        return None
+    asked, facts = body.operations[denial.operation_index], denial.facts
+    if facts is None:
+        return ErrorDetails(error_type=denial.error_type, usage_info=None)
+    base = facts.used + facts.held - denial.before
+    amounts: dict[str, object] = {}
+    match denial.error_type:
+        case "token_limit":
+            amounts = {
+                "current_tokens": base + denial.before,
+                "base_tokens_from_db": base,
+                "projected_from_previous_ops": denial.before,
+                "requested_tokens": facts.wanted,
+            }
+        case "cost_limit":
+            amounts = {
+                "current_cost": _exact(base),
+                "projected_from_previous_ops": _exact(denial.before),
+                "requested_cost": _exact(facts.wanted),
+            }
+        case "image_limit" | "image_edit_limit":
+            amounts = {"current_images": base + denial.before}
+        case "subscription_expired":
+            pass
+        case _:
+            amounts = {"current_calls": base + denial.before}
+    usage = OperationUsage(
+        limit=None if facts.cap is None else _exact(facts.cap) if facts.is_money else facts.cap,
+        provider=asked.actual_provider_name or asked.provider,
+        operation_type=asked.operation_type,
+        operation_index=denial.operation_index,
+        **amounts,  # type: ignore[arg-type]
+    )
+    return ErrorDetails(error_type=denial.error_type, usage_info=usage)
 
 
 def _verdict(asked: OperationBody, line: Line) -> OperationVerdict:

@@ -1,12 +1,13 @@
 """Who calls, and in what frame: identity, limits in time, and what was said beside the body."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from llm_gate.domain.conditions import AttemptWatch
+from llm_gate.domain.ledger import Result
 from llm_gate.domain.plans import Limits
 from llm_gate.domain.policy import AttemptPolicy
 from llm_gate.domain.tracing import NO_SPAN, Span
@@ -82,13 +83,21 @@ class Caller(Struct, frozen=True, kw_only=True):
         return None if self.key is None else self.key.id
 
 
+class Tally(Protocol):
+    """Keeps what calls came to, for whoever adds several of them up."""
+
+    def add(self, ended: "Awaitable[Result]") -> None:
+        """Take the end of a call, which is written down when it is awaited."""
+
+
 class CallContext(Struct, frozen=True, kw_only=True):
     """One call's frame. `headers` are the inbound headers by lower-case name.
 
     `timeout_s` bounds the whole call, in seconds from its start, where the caller says; `hops` lists the gateways it
     came through. `endpoint` is the route's path, for the records. `quote_id` names a quote whose hold the call spends
     from. `fallbacks` are names to try after the one that was asked for, `sticky` is what keeps calls at one place,
-    `policy` stands in for the configured one, `watch` follows the attempts, and `span` is the work it belongs to.
+    `policy` stands in for the configured one, `watch` follows the attempts, `tally` adds up what calls came to, and
+    `span` is the work it belongs to.
     """
 
     request_id: str
@@ -104,4 +113,5 @@ class CallContext(Struct, frozen=True, kw_only=True):
     sticky: str | None = None
     policy: AttemptPolicy | None = None
     watch: AttemptWatch | None = None
+    tally: Tally | None = None
     span: Span = NO_SPAN

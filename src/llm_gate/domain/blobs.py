@@ -10,6 +10,9 @@ from msgspec import Struct
 from llm_gate.domain.errors import GateError
 from llm_gate.domain.media import Medium
 
+FOR_GOOD_MS = 253_370_764_800_000
+"""The end of what is kept until somebody removes it: the year 9999, in ms since 1970."""
+
 FetchReason = Literal["refused", "unreachable", "status", "too_large", "timeout", "type"]
 """Why nothing was fetched: the address is not allowed, nobody is there, or what came is not what was wanted."""
 
@@ -55,8 +58,8 @@ class Blob(Struct, frozen=True, kw_only=True):
 class Blobs(Protocol):
     """Where media are kept for a while, each tenant's apart."""
 
-    async def keep(self, tenant: str, medium: Medium, *, at_ms: int) -> Blob:
-        """Keep a medium from now on."""
+    async def keep(self, tenant: str, medium: Medium, *, at_ms: int, until_ms: int | None = None) -> Blob:
+        """Keep a medium from now on: until an instant where one is given, else for the usual while."""
 
     async def read(self, id: str, *, at_ms: int) -> tuple[Blob, bytes] | None:  # noqa: A002 - the word for it
         """Return a medium; None where there is none, or no more."""

@@ -80,7 +80,11 @@ _BILLING: Mapping[Operation, _Billing] = {
         counted=("seconds", "requests"),
         essential=frozenset({"seconds", "requests", "input_tokens", "audio_input_tokens"}),
     ),
-    "search": _Billing(counted=("requests", "pages"), essential=frozenset({"requests", "pages"})),
+    "search": _Billing(
+        sides=(_INPUT, _OUTPUT),
+        counted=("requests", "pages"),
+        essential=frozenset({"requests", "pages"}),
+    ),
     "fine_tune": _Billing(
         counted=("training_tokens", "requests"), essential=frozenset({"training_tokens", "requests"})
     ),

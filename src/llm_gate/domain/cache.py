@@ -6,13 +6,52 @@ full SHA-256 of everything that can change the answer: the request in neutral fo
 prices. Bodies are sealed by the store; a store that is away is a miss, never an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 CacheWord = Literal["hit", "miss", "bypass", "semantic"]
 """What became of a call at the cache, as `x-llm-gate-cache` says it."""
+
+
+class CacheRule(Struct, frozen=True, kw_only=True):
+    """What holds for one call: what is looked for, how long an answer is good, and how near a question must be.
+
+    `namespace` keeps answers apart from those of another.
+    """
+
+    exact: bool = False
+    semantic: bool = False
+    ttl_ms: int = 3_600_000
+    threshold: float = 0.95
+    namespace: str = ""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept at all."""
+        return self.exact or self.semantic
+
+
+class CacheRules(Struct, frozen=True, kw_only=True):
+    """What the operator says of kept answers: `usual`, and otherwise by plan and alias.
+
+    `per_user` keeps each user's answers for that user alone. `model` compares questions; requests whose temperature is
+    above `max_temperature` are not compared. Of `plans` and `aliases`, each gives what it says in the place of the
+    rule before it; the alias goes last.
+    """
+
+    usual: CacheRule = CacheRule()
+    per_user: bool = False
+    model: str = ""
+    max_temperature: float = 0.5
+    plans: Mapping[str, Mapping[str, object]] = {}
+    aliases: Mapping[str, Mapping[str, object]] = {}
+
+    def of(self, plan: str, name: str) -> CacheRule:
+        """Return what holds for a call under a plan by the name that was asked for."""
+        said = {**self.plans.get(plan, {}), **self.aliases.get(name, {})}
+        return structs.replace(self.usual, **said) if said else self.usual
 
 
 class Shelf(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from llm_gate.domain.counting import CountingSpec
 from llm_gate.domain.policy import Sticky, Strategy
 from llm_gate.domain.pricing import Price, PriceCondition, Unit
 
@@ -68,6 +69,22 @@ EditTask = Literal[
     "search_and_recolor",
 ]
 """What is to be done to a picture. The prompt says the rest, where there is one."""
+SearchKind = Literal["web", "news", "images", "scholar", "contents", "answer"]
+"""What is looked for: pages, news, pictures, papers; "contents" reads the addresses given, "answer" answers itself."""
+SearchInput = Literal[
+    "max_results",
+    "include_domains",
+    "exclude_domains",
+    "start_date",
+    "end_date",
+    "time_range",
+    "country",
+    "language",
+    "depth",
+    "answer",
+    "content",
+]
+"""What a search may say beside its query: the fields of the request, and whether answer or content are wanted."""
 Ability = Literal["tools", "images", "audio", "video", "files", "json_object", "json_schema", "thinking"]
 
 
@@ -198,13 +215,72 @@ class MediaSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fields: Mapping[str, str | int | float | bool] = {}
 
 
+class SearchSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a search product looks for, and which wishes it carries out for each kind; any other is refused.
+
+    The bounds (`most_`) are those of one request. `countries` are the vendor's words for countries by their ISO 3166
+    codes, where it does not take the codes themselves. A thorough search costs `advanced_credits`, one for more than
+    `included_results` costs `wide_credits`; what is found beyond these counts as pages, where pages have a price.
+    """
+
+    kinds: Mapping[SearchKind, tuple[SearchInput, ...]]
+    most_results: Count | None = None
+    most_characters: Count | None = None
+    most_included_domains: Count | None = None
+    most_excluded_domains: Count | None = None
+    most_urls: Count | None = None
+    countries: Mapping[str, str] = {}
+    included_results: Count | None = None
+    advanced_credits: Count = 1
+    wide_credits: Count = 1
+
+
+TuningAbility = Literal["pause", "resume", "events", "checkpoints"]
+
+
+class FineTuningSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a provider of the OpenAI dialect trains models, where it does otherwise than OpenAI itself.
+
+    `files` and `jobs` are paths behind the provider's address. `fields` gives other names to what is sent ("" for what
+    the vendor has no word for), `hyperparameters` to what stands among those; `fixed` goes out as it is, `upload` with
+    each file. A `form` of "flat" puts hyperparameters into the body itself, "object" below `hyperparameters`.
+    With `file_lists`, files are sent as lists; with `file_key`, training files as objects with this one field. `states`
+    turns the vendor's words into ours; `model_field` and `tokens_field` name the model that came of it, and the tokens
+    that are billed. `inline` is what the job itself holds. Names that begin with one of the `marks` are tuned
+    models. Where it `needs_deployment`, a tuned model must be deployed at the vendor before it answers.
+    """
+
+    files: str = "files"
+    upload: Mapping[str, str] = {}
+    jobs: str = "fine_tuning/jobs"
+    fields: Mapping[str, str] = {}
+    form: Literal["method", "flat", "object"] = "method"
+    hyperparameters: Mapping[str, str] = {}
+    fixed: Mapping[str, str | int | float | bool] = {}
+    methods: tuple[Literal["supervised", "dpo", "reinforcement"], ...] = ("supervised",)
+    method_field: str | None = None
+    method_words: Mapping[str, str] = {}
+    file_lists: bool = False
+    file_key: str | None = None
+    states: Mapping[str, str] = {}
+    model_field: str = "fine_tuned_model"
+    tokens_field: str = "trained_tokens"
+    abilities: tuple[TuningAbility, ...] = ()
+    inline: tuple[Literal["events", "checkpoints"], ...] = ()
+    longest_suffix: Count = 64
+    marks: tuple[str, ...] = ()
+    needs_deployment: bool = False
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model as written in a file. `deployment` is the vendor-side name where it differs from `name`.
 
     `retired_on` with `replacement` sends requests for the name to another model of the same provider from
     that day on. `aliases` are other names of the same model. `api` is the provider's where it is not given.
-    `media_tokens` says how many input tokens one medium of a kind counts at the very most. `media` is what a model that
-    makes or reads media takes; without it, whatever is asked goes to the vendor.
+    `media_tokens` says how many input tokens one medium of a kind counts at the very most. `tuned_prices` are those of
+    models that were trained from it. `batches` says of this model what the provider's says of all. `media` is what a
+    model that makes or reads media takes; without it, whatever is asked goes to the vendor. `search` is what one that
+    searches takes; without it, nothing can be asked.
     """
 
     name: str
@@ -216,8 +292,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_output_tokens: int | None = None
     media_tokens: Mapping[Media, int] = {}
     media: MediaSpec | None = None
+    search: SearchSpec | None = None
     training_data: str | None = None
     prices: tuple[PriceSpec, ...] = ()
+    batches: bool | None = None
+    tuned_prices: tuple[PriceSpec, ...] = ()
     aliases: tuple[str, ...] = ()
     retired_on: date | None = None
     replacement: str | None = None
@@ -238,7 +317,8 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `reply_headers` maps headers of the vendor's answers to those of ours that show them. `defaults_env` names variables
     that replace a default. `synthetic` marks every answer as made up. `strategy` orders several places of the provider;
     `rpm`, `tpm`, `max_concurrent`, `max_waiting`, `weight` and `timeouts` are those of each place that `deployments`
-    says nothing of.
+    says nothing of. `fine_tuning` is there where models can be trained. `batches` says that
+    batches are handed to the vendor where nobody says otherwise. `counting` is what is known of how tokens are counted.
     """
 
     label: str | None = None
@@ -273,11 +353,18 @@ class ProviderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     timeouts: DeadlineSpec = DeadlineSpec()
     deployments: Mapping[str, DeploymentSpec] = {}
+    fine_tuning: FineTuningSpec | None = None
+    batches: bool = False
+    counting: tuple[CountingSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """One model of one provider. `listed` is False for a name that is passed through unknown."""
+    """One model of one provider. `listed` is False for a name that is passed through unknown.
+
+    `place` is the key of the only deployment that has it, where there is but one. `batch_prices` are those that are
+    others in a vendor's batch; `batches` tells whether its vendor takes it in batches, where that is known.
+    """
 
     id: str
     provider: str
@@ -290,12 +377,17 @@ class Model(Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     media_tokens: Mapping[Media, int] = {}
     media: MediaSpec | None = None
+    search: SearchSpec | None = None
     training_data: str | None = None
     prices: tuple[Price, ...] = ()
+    batch_prices: tuple[Price, ...] = ()
+    tuned_prices: tuple[Price, ...] = ()
     aliases: tuple[str, ...] = ()
     retired_on: date | None = None
     replacement: str | None = None
+    batches: bool | None = None
     deployment: str | None = None
+    place: str | None = None
     region: str | None = None
     api: Api | None = None
     api_version: str | None = None

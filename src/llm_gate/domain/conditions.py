@@ -147,6 +147,9 @@ class Meters(Protocol):
     def shed(self, reason: str) -> None:
         """Count a call that was turned away for want of room."""
 
+    def cached(self, operation: str, word: str, saved_nanos: int | None) -> None:
+        """Count what became of a call at the cache, and what a kept answer saved."""
+
 
 class NoMeters:
     """Counts nothing."""
@@ -167,4 +170,7 @@ class NoMeters:
         """Count nothing."""
 
     def shed(self, reason: str) -> None:
+        """Count nothing."""
+
+    def cached(self, operation: str, word: str, saved_nanos: int | None) -> None:
         """Count nothing."""

@@ -3,14 +3,14 @@
 GateError                       code, message, details
 ├── CallerError                 the caller must change something
 │   ├── InvalidRequest (KeyReused, GuardRefused)  NotAuthenticated  NotAllowed (PriceUnknown)  NotFound
-│   ├── Conflict (AnswerLost)  QuotaExceeded
-│   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected
+│   ├── Conflict (AlreadyOver, AnswerLost)  QuotaExceeded
+│   └── MethodNotAllowed  TooLarge  RequestTimedOut  UnsupportedMedia  LoopDetected  NotKept
 ├── ProviderError               provider, model, upstream status, safe excerpt
 │   ├── ProviderUnavailable  ProviderTimeout            another try may work
 │   ├── ProviderRateLimited  ProviderQuotaExhausted     time or another provider helps
 │   ├── ProviderAuthFailed  ProviderModelGone           our side is wrong: another provider helps
 │   ├── BadProviderResponse (AnswerNotInForm)           the answer cannot be trusted
-│   └── ProviderRejected (ContextTooLong, ContentFiltered)   the request itself is refused: stop
+│   └── ProviderRejected (ContextTooLong, ContentFiltered, FineTuningEnded)   the request itself is refused: stop
 ├── AllAttemptsFailed           every ProviderError in order
 └── GateFault (StoreUnavailable, Unsettled, Overloaded, ShuttingDown, GuardFailed)   ours: storage, configuration, room
 """
@@ -195,6 +195,10 @@ class Conflict(CallerError):
             self.code = code
 
 
+class AlreadyOver(Conflict):
+    """What is to be changed has ended: asking again never helps."""
+
+
 class AnswerLost(Conflict):
     """A request that was made before is not made again, and its answer is not there to be shown."""
 
@@ -217,6 +221,12 @@ class UnsupportedMedia(CallerError):
     """The content type of the body is not the one this route reads."""
 
     code = "unsupported_media_type"
+
+
+class NotKept(CallerError):
+    """The caller wants a kept answer and no other, and there is none; nobody was asked."""
+
+    code = "not_cached"
 
 
 class LoopDetected(CallerError):
@@ -326,6 +336,12 @@ class ContextTooLong(ProviderRejected):
     """The input does not fit the model's context window."""
 
     code = "context_length_exceeded"
+
+
+class FineTuningEnded(ProviderRejected):
+    """The provider trains no more models, for anybody or for the gateway's account; those that are there go on."""
+
+    code = "fine_tuning_ended"
 
 
 class ContentFiltered(ProviderRejected):

@@ -14,6 +14,10 @@ MOST_FILE_BYTES = 512 * 1024 * 1024
 """The largest file that is taken."""
 
 
+LINED: frozenset[FilePurpose] = frozenset({"fine-tune", "batch"})
+"""What holds one JSON object on each line."""
+
+
 class StoredFile(Struct, frozen=True, kw_only=True):
     """A file: whose it is, what it is for, and under which id its bytes are kept. Instants in ms since 1970.
 
@@ -38,16 +42,17 @@ class Files(Protocol):
     The tenant is a part of every question: one tenant's files are not there for another.
     """
 
-    async def add(self, file: StoredFile) -> None:
-        """Write a file down."""
+    async def add(self, file: StoredFile) -> bool:
+        """Write a file down, and tell whether there was none of its id."""
 
-    async def find(self, tenant: str, file_id: str) -> StoredFile | None:
-        """Return a tenant's file."""
+    async def find(self, tenant: str, file_id: str, *, at_ms: int) -> StoredFile | None:
+        """Return a tenant's file; one that has expired is none."""
 
     async def listed(
         self,
         tenant: str,
         *,
+        at_ms: int,
         purpose: str | None = None,
         limit: int,
         after: str = "",
@@ -58,14 +63,26 @@ class Files(Protocol):
     async def remove(self, tenant: str, file_id: str) -> bool:
         """Strike a file out, and tell whether it was there."""
 
+    async def sweep(self, at_ms: int) -> None:
+        """Strike out what has expired."""
+
 
 class FileShelf(Protocol):
     """Files with their bytes: what fine-tuning and batches need of them."""
 
     async def put(
-        self, tenant: str, application: str, user: str, *, purpose: FilePurpose, name: str, data: bytes
+        self,
+        tenant: str,
+        application: str,
+        user: str,
+        *,
+        purpose: FilePurpose,
+        name: str,
+        data: bytes,
+        expires_after_s: int | None = None,
+        file_id: str | None = None,
     ) -> StoredFile:
-        """Keep a file."""
+        """Keep a file; one that is there already under a given id stays as it is, and is returned."""
 
     async def describe(self, tenant: str, file_id: str) -> StoredFile:
         """Return what is known of a tenant's file.

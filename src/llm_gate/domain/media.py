@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct
 
 from llm_gate.domain.catalog import EditTask, Operation
+from llm_gate.domain.search import SearchRequest, SearchResult
 from llm_gate.domain.usage import Usage
 
 Gender = Literal["all", "female", "male"]
@@ -187,8 +188,15 @@ class TranscriptionRequest(Struct, frozen=True, kw_only=True):
 
 
 MediaRequest = (
-    ImageRequest | ImageEditRequest | FaceSwapRequest | VideoRequest | SpeechRequest | TranscriptionRequest
+    ImageRequest
+    | ImageEditRequest
+    | FaceSwapRequest
+    | VideoRequest
+    | SpeechRequest
+    | TranscriptionRequest
+    | SearchRequest
 )
+"""What is answered by media, and what takes the same way: a search."""
 
 
 class Picture(Struct, frozen=True, kw_only=True):
@@ -254,4 +262,4 @@ class VideoResult(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-MediaResult = ImageResult | SpeechResult | TranscriptionResult | VideoResult
+MediaResult = ImageResult | SpeechResult | TranscriptionResult | VideoResult | SearchResult

@@ -19,6 +19,8 @@ from llm_gate.domain.media import (
     VideoRequest,
 )
 from llm_gate.domain.operations import parse_size
+from llm_gate.domain.search import SearchRequest
+from llm_gate.domain.search_rules import fit_search
 
 R = TypeVar("R", bound=MediaRequest)
 
@@ -67,6 +69,8 @@ def fit(request: MediaRequest, model: Model) -> Fitted:
     Raises:
         InvalidRequest: the model cannot do what is asked.
     """
+    if isinstance(request, SearchRequest):
+        return Fitted(request=fit_search(request, model))
     spec = model.media
     if spec is None:
         return Fitted(request=request)

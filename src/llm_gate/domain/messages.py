@@ -1,4 +1,4 @@
-"""A conversation in neutral form: messages made of small tagged parts."""
+"""A conversation in neutral form: messages made of small parts, tagged so that kept ones can be told apart."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,14 +8,14 @@ from msgspec import Raw, Struct
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-class TextPart(Struct, frozen=True, kw_only=True):
+class TextPart(Struct, frozen=True, kw_only=True, tag="text"):
     """Plain text. `refusal` marks text in which the model declined."""
 
     text: str
     refusal: bool = False
 
 
-class MediaPart(Struct, frozen=True, kw_only=True):
+class MediaPart(Struct, frozen=True, kw_only=True, tag="media"):
     """A picture, sound, film or document: either a link or base64 data with its media type."""
 
     kind: Literal["image", "audio", "video", "file"]
@@ -26,7 +26,7 @@ class MediaPart(Struct, frozen=True, kw_only=True):
     filename: str | None = None
 
 
-class ThinkingPart(Struct, frozen=True, kw_only=True):
+class ThinkingPart(Struct, frozen=True, kw_only=True, tag="thinking"):
     """Reasoning the vendor showed. `signature` must travel back unchanged; `redacted` is opaque data."""
 
     text: str = ""
@@ -34,7 +34,7 @@ class ThinkingPart(Struct, frozen=True, kw_only=True):
     redacted: str | None = None
 
 
-class ToolCallPart(Struct, frozen=True, kw_only=True):
+class ToolCallPart(Struct, frozen=True, kw_only=True, tag="tool_call"):
     """The model asks for a tool. `arguments` is JSON text; `signature` must travel back unchanged."""
 
     id: str
@@ -43,7 +43,7 @@ class ToolCallPart(Struct, frozen=True, kw_only=True):
     signature: str | None = None
 
 
-class ToolResultPart(Struct, frozen=True, kw_only=True):
+class ToolResultPart(Struct, frozen=True, kw_only=True, tag="tool_result"):
     """What a tool answered. `name` is the tool's, where the wire format carries it."""
 
     tool_call_id: str

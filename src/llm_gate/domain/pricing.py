@@ -33,7 +33,7 @@ Unit = Literal[
 class PriceCondition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a price applies: above a number of input tokens, or for one size, quality or resolution of what is made.
 
-    `resolution` is the vendor's own step, such as "720p" or "2K".
+    `resolution` is the vendor's own step, such as "720p" or "2K". With `batch`, it is that of a vendor's batches.
     """
 
     above_input_tokens: int | None = None
@@ -41,6 +41,7 @@ class PriceCondition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     height: int | None = None
     quality: str | None = None
     resolution: str | None = None
+    batch: bool = False
 
 
 class Price(Struct, frozen=True, kw_only=True):
@@ -91,9 +92,10 @@ def price_for(prices: Iterable[Price], unit: Unit, usage: Usage, on: date) -> Pr
         condition = price.condition
         threshold = -1
         if condition is not None:
-            if condition.above_input_tokens is None or usage.input_tokens <= condition.above_input_tokens:
+            above = condition.above_input_tokens
+            if condition.batch or above is None or usage.input_tokens <= above:
                 continue
-            threshold = condition.above_input_tokens
+            threshold = above
         rank = (threshold, price.since or date.min)
         if best_rank is None or rank > best_rank:
             best, best_rank = price, rank
@@ -140,6 +142,13 @@ def cost_of(prices: Iterable[Price], usage: Usage | None, on: date) -> Cost | No
             return None
         lines.append(_line(price, quantity))
     return Cost(lines=tuple(lines))
+
+
+def batch_prices(usual: Iterable[Price], batch: Iterable[Price], on: date) -> tuple[Price, ...]:
+    """Return what holds in a vendor's batch on a day: its own price of a unit where it has one, else the usual ones."""
+    valid = tuple(price for price in batch if price.since is None or price.since <= on)
+    units = {price.unit for price in valid}
+    return (*valid, *(price for price in usual if price.unit not in units))
 
 
 def total_cost(costs: Iterable[Cost | None]) -> Cost | None:

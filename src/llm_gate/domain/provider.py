@@ -15,6 +15,7 @@ from msgspec import Struct
 from llm_gate.domain.catalog import Api, Model, Operation, ProviderSpec
 from llm_gate.domain.errors import ProviderError
 from llm_gate.domain.events import ChatEvent
+from llm_gate.domain.fine_tuning import FineTuneRequest, Steering, TuningCheckpoint, TuningEvent
 from llm_gate.domain.media import MediaResult, Medium, SpeechRequest, VideoRequest
 from llm_gate.domain.policy import CapacityLimits, Deadlines
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
@@ -145,6 +146,20 @@ class ChatCodec(Protocol):
         """Return a decoder for one streamed answer."""
 
 
+class CountCodec(Protocol):
+    """One vendor's way to say how many input tokens a chat has, without answering it."""
+
+    def encode(self, request: ChatRequest, target: Target) -> HttpRequest:
+        """Build the request; raises what `ChatCodec.encode` raises."""
+
+    def decode(self, reply: HttpReply, target: Target) -> int:
+        """Read a successful reply.
+
+        Raises:
+            ProviderError: it is not what the contract says.
+        """
+
+
 class EmbeddingCodec(Protocol):
     """One vendor's embedding operation, outbound."""
 
@@ -215,14 +230,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     """How a vendor says a job stands. `progress` is a percentage where it tells.
 
     `error` is why it failed. `usage` and `units` are what the vendor says it billed, where it does. `data` is what
-    `collect` needs, such as the addresses of what was made.
+    `collect` needs, such as the addresses of what was made. `results` is what callers are shown of it beside.
     """
 
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     progress: float | None = None
     error: ProviderError | None = None
     usage: Usage | None = None
+    units: Mapping[str, int] = {}
     data: Mapping[str, str] = {}
+    results: Mapping[str, str] = {}
 
 
 class JobCodec(Protocol):
@@ -245,6 +262,123 @@ class JobCodec(Protocol):
 
     def cancel(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[bool] | None:
         """Call it off, and tell whether the vendor took notice; None where it offers no way."""
+
+
+class Trained(Struct, frozen=True, kw_only=True):
+    """What came of training: files that tell of it, and the names of the models, the last one first."""
+
+    files: tuple[Medium, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+class Steered(Struct, frozen=True, kw_only=True):
+    """A job that was told to do something: the ticket to ask with from now on, and how it stands."""
+
+    ticket: Ticket
+    view: JobView
+
+
+class TuningCodec(Protocol):
+    """One vendor's way to train models. As of any job, every method may be called in another process.
+
+    The files go to the vendor when a job is handed in; `tidy` takes them away again when it has ended.
+    """
+
+    look_every_s: float
+    longest_s: float
+
+    def submit(self, request: FineTuneRequest, target: Target, facts: Facts) -> Exchanges[Ticket]:
+        """Hand the files and the job in."""
+
+    def look(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[JobView]:
+        """Ask how it stands."""
+
+    def collect(self, ticket: Ticket, view: JobView, target: Target, facts: Facts) -> Exchanges[Trained]:
+        """Fetch what came of it."""
+
+    def steer(self, ticket: Ticket, way: Steering, target: Target, facts: Facts) -> Exchanges[Steered]:
+        """Tell it to stop, to pause or to go on.
+
+        Raises:
+            InvalidRequest: the vendor has no such thing.
+            ProviderError: it refuses.
+        """
+
+    def events(self, ticket: Ticket, target: Target) -> Exchanges[Sequence[TuningEvent]]:
+        """Ask what has happened, the newest first."""
+
+    def checkpoints(self, ticket: Ticket, target: Target) -> Exchanges[Sequence[TuningCheckpoint]]:
+        """Ask for the models that stand between, the newest first."""
+
+    def tidy(self, ticket: Ticket, target: Target) -> Exchanges[None]:
+        """Take away at the vendor what the job needed."""
+
+
+class BatchLine(Struct, frozen=True, kw_only=True):
+    """One line of a batch as it goes to a vendor: a mark that tells it from the others, and its call."""
+
+    mark: str
+    call: HttpRequest
+
+
+class BatchView(Struct, frozen=True, kw_only=True):
+    """How a vendor says a batch stands. `files` are its ids of what came of it: answers, then errors.
+
+    `counts` are lines in all, answered and failed. `faults` are what it found wrong, each with code, message, line and
+    field.
+    """
+
+    status: Literal[
+        "queued", "running", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
+    ]
+    counts: tuple[int, int, int] = (0, 0, 0)
+    files: tuple[str, ...] = ()
+    faults: tuple[tuple[str, str, int | None, str | None], ...] = ()
+
+
+class BatchAnswer(Struct, frozen=True, kw_only=True):
+    """What a vendor gave for one line: a reply, or (`code`, `message`) why there is none."""
+
+    mark: str
+    reply: HttpReply | None = None
+    code: str = ""
+    message: str = ""
+
+
+class BatchCodec(Protocol):
+    """One vendor's way to take many calls as a file, for less money. Every method works with nothing but the ticket."""
+
+    look_every_s: float
+    """How long to wait between two looks, at first."""
+
+    def upload(self, lines: Sequence[BatchLine], target: Target, facts: Facts) -> Exchanges[str]:
+        """Hand the file in, which costs nothing; returns the vendor's id of it.
+
+        Raises:
+            InvalidRequest: the lines are of different kinds.
+            ProviderError: the vendor does not take it.
+        """
+
+    def create(
+        self, file_id: str, lines: Sequence[BatchLine], target: Target, facts: Facts
+    ) -> Exchanges[Ticket]:
+        """Begin the batch, which is billed."""
+
+    def look(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[BatchView]:
+        """Ask how it stands."""
+
+    def cancel(self, ticket: Ticket, target: Target, facts: Facts) -> Exchanges[None]:
+        """Call it off; what is done stays done."""
+
+    def fetch(self, file_id: str, target: Target) -> HttpRequest:
+        """Return the request for one file of what came of it."""
+
+    def read(self, line: bytes, target: Target) -> BatchAnswer:
+        """Read one line of such a file.
+
+        Raises:
+            ProviderError: it is none.
+        """
 
 
 class VoiceCodec(Protocol):
@@ -294,7 +428,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     that may be away though they are configured. `respond` answers requests inside the process, for a provider
     that needs no network (given the request and the time in seconds since 1970). `apis` are the forms of chat that
     a target's `api` chooses from; none where there is but one. `media` are operations that are answered in one go,
-    `jobs` those that take their time; `voice` is for vendors that speak piece by piece.
+    `jobs` those that take their time, `tuning` those that train models; `voice` is for vendors that speak piece by
+    piece, `batches` for those that take many calls as a file.
     """
 
     dialect: str
@@ -302,14 +437,19 @@ class Provider(Struct, frozen=True, kw_only=True):
     decode_error: Callable[[HttpReply, Target], ProviderError]
     chat: ChatCodec | None = None
     embedding: EmbeddingCodec | None = None
+    count: CountCodec | None = None
     media: Mapping[Operation, MediaCodec] = {}
     jobs: Mapping[Operation, JobCodec] = {}
+    tuning: TuningCodec | None = None
     voice: VoiceCodec | None = None
     presence: PresenceCodec | None = None
+    batches: BatchCodec | None = None
     respond: Callable[[HttpRequest, float], LocalReply] | None = None
 
     def does(self, operation: Operation) -> bool:
         """Tell whether it can do an operation."""
         if operation in {"chat", "embedding"}:
             return (self.chat if operation == "chat" else self.embedding) is not None
+        if operation == "fine_tune":
+            return self.tuning is not None
         return operation in self.media or operation in self.jobs

@@ -115,7 +115,10 @@ class CallLine(Struct, frozen=True, kw_only=True):
 
 
 class AttemptLine(Struct, frozen=True, kw_only=True):
-    """One attempt of a call. `units` are its counts by name, `prices` the ids of the prices used."""
+    """One attempt of a call. `units` are its counts by name, `prices` the ids of the prices used.
+
+    `saved_nanos` is what a kept answer had cost, which stood in for the attempt.
+    """
 
     number: int
     provider: str
@@ -131,6 +134,7 @@ class AttemptLine(Struct, frozen=True, kw_only=True):
     prices: tuple[str, ...]
     error_code: str | None
     upstream_status: int | None
+    saved_nanos: int | None = None
 
 
 class AlertLine(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What callers ask for, in neutral form, whatever wire format it came in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Raw, Struct, structs
@@ -12,12 +12,14 @@ from llm_gate.domain.messages import Conversation, ResponseFormat, Tool, ToolCho
 class Wire(Struct, frozen=True, kw_only=True):
     """The top-level fields of a body as they came, for a target that speaks the same dialect.
 
-    `headers` are the inbound headers that belong to the dialect and may travel on with the body.
+    `headers` are the inbound headers that belong to the dialect and may travel on with the body. `unread` returns
+    what the fields say inside and the neutral form leaves out, nothing where it leaves out nothing.
     """
 
     dialect: str
     fields: Mapping[str, Raw]
     headers: Mapping[str, str] = {}
+    unread: Callable[[], bytes] | None = None
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):

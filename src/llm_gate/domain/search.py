@@ -9,11 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import Raw, Struct
 
-from llm_gate.domain.catalog import Operation
+from llm_gate.domain.catalog import Operation, SearchKind
 from llm_gate.domain.usage import Usage
-
-SearchKind = Literal["web", "news", "images", "scholar", "contents", "answer"]
-"""What is looked for: pages, news, pictures, papers; "contents" reads the addresses given, "answer" answers itself."""
 
 TimeRange = Literal["day", "week", "month", "year"]
 
@@ -69,7 +66,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     """What was found, best first. `answer` is the vendor's own summary.
 
     `requests` is how many searches the vendor bills (its credits where it counts those), `pages` how many pages it
-    read. `usage.vendor_cost_nanos` is what the vendor says it cost. `extra` is as in `SearchHit`.
+    bills beside. `usage.vendor_cost_nanos` is what the vendor says it cost. `extra` is as in `SearchHit`.
     """
 
     query: str

@@ -8,10 +8,10 @@ leaves, the task is cancelled), `close` hands the end in, and the ledger sees to
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn, Protocol
 
-from llm_gate.domain.access import CallContext
+from llm_gate.domain.access import CallContext, Tally
 from llm_gate.domain.catalog import Operation
 from llm_gate.domain.errors import (
     GateError,
@@ -111,7 +111,39 @@ class Admission:
             NotFound: the quote that the call names is not open.
             StoreUnavailable: the ledger cannot be reached.
         """
-        call = Call(
+        call = self._call(context, operation, holds, count=count, job_id=job_id)
+        booking = Booking(self, call, holds, bounds, context.tally)
+        await booking.open()
+        return booking
+
+    async def book_kept(
+        self,
+        context: CallContext,
+        operation: Operation,
+        holds: Holds,
+        target: Target,
+        *,
+        saved_nanos: int | None,
+    ) -> None:
+        """Let a call in that a kept answer settles, and record it: one call, no tokens, no cost.
+
+        `target` is who gave the answer once; `saved_nanos` is what it cost then. Raises what `book` raises, and
+        Unsettled where it is not known to be recorded.
+        """
+        free = Bound(target=target, input_tokens=0, tokens=0, cost_nanos=0, most_tokens=0, most_cost_nanos=0)
+        booking = Booking(self, self._call(context, operation, holds), holds, [free], context.tally)
+        await booking.settle_kept(saved_nanos)
+
+    def _call(
+        self,
+        context: CallContext,
+        operation: Operation,
+        holds: Holds,
+        *,
+        count: int = 1,
+        job_id: str | None = None,
+    ) -> Call:
+        return Call(
             id=job_id or self.new_id(),
             tenant=context.caller.tenant,
             application=context.caller.application,
@@ -127,16 +159,21 @@ class Admission:
             count=count,
             quote_id=context.quote_id,
         )
-        booking = Booking(self, call, holds, bounds)
-        await booking.open()
-        return booking
 
 
 class Booking:
     """One call's place in the ledger, from before its first attempt to its end."""
 
-    def __init__(self, admission: Admission, call: Call, holds: Holds, bounds: Sequence[Bound]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        call: Call,
+        holds: Holds,
+        bounds: Sequence[Bound],
+        tally: Tally | None = None,
+    ) -> None:
         self.call = call
+        self._tally = tally
         self._admission = admission
         self._ledger = admission.ledger
         self._holds = holds
@@ -164,10 +201,49 @@ class Booking:
 
     async def open(self) -> None:
         """Hold the call's bound, and commit the intent of the first attempt."""
+        submitted = await self._reserve()
+        try:
+            result = await submitted
+        except asyncio.CancelledError:
+            # It may be held already, or be so in a moment; nothing was sent.
+            self._hand_in_release()
+            raise
+        if isinstance(result, Missing | Refused):
+            await self._refuse(result)
+        self._is_open = True
+        self._admission.open_bookings += 1
+
+    async def settle_kept(self, saved_nanos: int | None) -> None:
+        """Hold and end a call that a kept answer settles, both in one go."""
+        reserved = await self._reserve()
+        self._last = Outcome(
+            number=self._number,
+            provider=self._bound.target.provider,
+            model=self._bound.target.model.name,
+            started_ms=self._started_ms,
+            ended_ms=self._started_ms,
+            status="ok",
+            synthetic=self._bound.target.deployment.spec.synthetic,
+            saved_nanos=saved_nanos,
+        )
+        # It is handed in before the first answer comes, so that one commit does for both. Of a call that was
+        # refused, there is nothing to end.
+        ended = self._hand_in("ok", None)
+        try:
+            result = await reserved
+        except (GateError, asyncio.CancelledError):
+            _forget(ended)
+            raise
+        if isinstance(result, Missing | Refused):
+            _forget(ended)
+            await self._refuse(result)
+        await self._settled(ended)
+
+    async def _reserve(self) -> Awaitable[Result]:
+        """Ask for what the call may use, and for the intent of its first attempt."""
         bound = self._bounds[0]
-        standing = self._holds.standing
         check_included(
-            standing,
+            self._holds.standing,
             bucket=self.call.bucket,
             provider=bound.target.provider,
             operation=self.call.operation,
@@ -176,17 +252,9 @@ class Booking:
         )
         holds = self._holds_at(bound, self._dearest if bound.cost_nanos is not None else None)
         await self._take_short(holds)
-        submitted = self._ledger.submit(Reserve(call=self.call, holds=holds, intent=self._intend(bound)))
-        try:
-            result = await submitted
-        except asyncio.CancelledError:
-            # It may be held already, or be so in a moment; nothing was sent.
-            self._hand_in_release()
-            raise
-        if not isinstance(result, Missing | Refused):
-            self._is_open = True
-            self._admission.open_bookings += 1
-            return
+        return self._ledger.submit(Reserve(call=self.call, holds=holds, intent=self._intend(bound)))
+
+    async def _refuse(self, result: Missing | Refused) -> NoReturn:
         self._is_over = True
         await self._give_short_back()
         if isinstance(result, Missing):
@@ -348,8 +416,11 @@ class Booking:
         Raises:
             Unsettled: the ledger cannot be reached; the record is written when it can.
         """
+        await self._settled(self._hand_in("ok", None))
+
+    async def _settled(self, ended: "asyncio.Future[Result]") -> None:
         try:
-            result = await self._hand_in("ok", None)
+            result = await ended
         except StoreUnavailable as error:
             raise Unsettled(f"the call was answered, but not recorded yet: {error.message}") from error
         await self._return_rest(result)
@@ -402,7 +473,10 @@ class Booking:
             ended_ms=self._admission.now_ms(),
             error_code=error_code,
         )
-        return asyncio.ensure_future(self._ledger.submit(step))
+        ended = asyncio.ensure_future(self._ledger.submit(step))
+        if self._tally is not None:
+            self._tally.add(ended)
+        return ended
 
     def _finish(self) -> None:
         self._is_over = True

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from llm_gate.domain.access import CallContext
+from llm_gate.domain.cache import CacheWord
 from llm_gate.domain.conditions import Tried
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
@@ -24,7 +25,8 @@ class Answer(Struct, Generic[T], frozen=True, kw_only=True):
 
     `usage` and `cost` are of all calls it took; `upstream_s` is the time spent waiting for providers.
     `shown_headers` are those of the provider's answer that the caller is to see, under our names; `tried` is what
-    failed, or was left out, before.
+    failed, or was left out, before. `cache` says what became of the call at the cache, None while there is none;
+    `age_s` is how old a kept answer is.
     """
 
     result: T
@@ -36,6 +38,8 @@ class Answer(Struct, Generic[T], frozen=True, kw_only=True):
     upstream_s: float
     shown_headers: Mapping[str, str] = {}
     tried: tuple[Tried, ...] = ()
+    cache: CacheWord | None = None
+    age_s: int | None = None
 
 
 class Attempted(Struct, Generic[T], frozen=True, kw_only=True):

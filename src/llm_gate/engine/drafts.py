@@ -39,6 +39,12 @@ HEARD_TOKENS = Count(expected=32, most=50)
 WRITTEN_TOKENS = Count(expected=4, most=10)
 """Tokens of text for each second of a recording."""
 
+SEARCH_READ_TOKENS = Count(expected=1_024, most=65_536)
+"""What goes in with a search that a model makes, its longest question included."""
+
+SEARCH_WRITTEN_TOKENS = Count(expected=1_024, most=4_096)
+"""What comes out of it."""
+
 PICTURE = (1024, 1024)
 """Width and height of a picture that is billed by its area, in pixels."""
 
@@ -210,9 +216,18 @@ def draft_of(asked: Asked, operation: Operation, model: Model, plan: Plan) -> Dr
         draft = structs.replace(draft, output_tokens=written)
     if operation == "video" and draft.duration_s is None:
         draft = structs.replace(draft, duration_s=VIDEO_S)
-    if operation == "search" and draft.pages is None:
-        draft = structs.replace(draft, pages=1)
-    return draft
+    return _search_draft(draft, asked, model) if operation == "search" else draft
+
+
+def _search_draft(draft: Draft, asked: Asked, model: Model) -> Draft:
+    """Count a search in credits, where its depth ("advanced") takes several, and the pages that it reads."""
+    spec = model.search
+    each = spec.advanced_credits if spec is not None and asked.quality == "advanced" else 1
+    pages = asked.pages
+    if pages is None:
+        # Beside a price of the request, pages are those that come on top of what it includes.
+        pages = 0 if any(price.unit == "requests" for price in model.prices) else 1
+    return structs.replace(draft, count=asked.count * each, pages=pages)
 
 
 def _with_defaults(asked: Asked, operation: Operation, model: Model) -> Asked:
@@ -245,6 +260,8 @@ def _assumed(asked: Asked, operation: Operation) -> tuple[Count | None, Count | 
         case "transcription":
             seconds = (asked.duration_s or 0) * asked.count
             return _times(HEARD_TOKENS, seconds), _times(WRITTEN_TOKENS, seconds)
+        case "search":
+            return _times(SEARCH_READ_TOKENS, asked.count), _times(SEARCH_WRITTEN_TOKENS, asked.count)
         case _:
             return None, None
 

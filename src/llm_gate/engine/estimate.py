@@ -1,7 +1,8 @@
 """What a call may use before it is made: tokens and money, as a bound that holds or as what is likely.
 
 The bound goes by the UTF-8 bytes of everything that is sent, since no tokeniser makes more tokens than bytes, and by
-the output that the provider is told to stop at. The likely figure takes four bytes for a token.
+the output that the provider is told to stop at. The likely figure is that of
+engine/likely.py.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from msgspec import Struct, structs
 
 from llm_gate.domain.catalog import Ability, Media, Model
 from llm_gate.domain.errors import InvalidRequest
-from llm_gate.domain.estimates import BYTES_PER_TOKEN, TOKENS_PER_MEDIA
+from llm_gate.domain.estimates import estimate_tokens
 from llm_gate.domain.messages import (
     MediaPart,
     Part,
@@ -24,6 +25,7 @@ from llm_gate.domain.plans import Standing
 from llm_gate.domain.provider import Target
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.text_rates import TextRates, text_rates
+from llm_gate.engine.likely import counting, likely_input_tokens
 
 LIKELY_OUTPUT_TOKENS = 1_024
 """What an answer is expected to have where nobody says how long it may be."""
@@ -117,13 +119,17 @@ def size_of_chat(request: ChatRequest, target: Target) -> Size:
     if request.wire is None:
         text_bytes += _tools_bytes(request)
     is_instructed = request.tools or request.response_format is not None
-    most = text_bytes + messages * _MESSAGE_TOKENS + _FIXED_TOKENS + (_TOOLS_TOKENS if is_instructed else 0)
+    rules = counting(target)
+    # Where a vendor is known to add more by itself, twice as much is.
+    most = text_bytes + messages * _MESSAGE_TOKENS + max(_FIXED_TOKENS, 2 * rules.chat_tokens)
+    if is_instructed:
+        most += max(_TOOLS_TOKENS, 2 * rules.tools_tokens)
     bounds = target.model.media_tokens
     answers = request.n or 1
     output = request.max_output_tokens
     longest = output if output is not None else _longest(target.model)
     return Size(
-        likely_input=-(-text_bytes // BYTES_PER_TOKEN) + len(media) * TOKENS_PER_MEDIA,
+        likely_input=likely_input_tokens(request, target),
         most_input=most + sum(bounds.get(kind, 0) for kind in media),
         likely_output=(output if output is not None else min(LIKELY_OUTPUT_TOKENS, longest)) * answers,
         most_output=longest * answers,
@@ -136,7 +142,7 @@ def size_of_embedding(request: EmbeddingRequest) -> Size:
     for each in request.inputs:
         if isinstance(each, str):
             size = len(each.encode())
-            likely += -(-size // BYTES_PER_TOKEN)
+            likely += estimate_tokens([each])
             most += size + _MESSAGE_TOKENS
         else:
             likely += len(each)

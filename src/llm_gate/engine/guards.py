@@ -7,7 +7,7 @@ nobody else.
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from llm_gate.domain.access import CallContext
 from llm_gate.domain.catalog import Operation
@@ -18,6 +18,7 @@ from llm_gate.domain.media import MediaRequest, SpeechRequest
 from llm_gate.domain.messages import TextPart
 from llm_gate.domain.requests import ChatRequest, EmbeddingRequest
 from llm_gate.domain.results import ChatResult
+from llm_gate.domain.search import SearchRequest
 
 TIMEOUT_S = 5.0
 MAX_KEPT_CHARS = 4 * 1024 * 1024
@@ -51,6 +52,13 @@ class Guards:
         if self.inputs:
             texts = _texts_in(request)
             await self._show(self.inputs, _guarded(texts, request.model, operation, context, None))
+
+    async def check_texts(
+        self, texts: Iterable[str], model: str, operation: Operation, context: CallContext
+    ) -> None:
+        """Show what else goes to a provider, such as training data; raises what `check_input` raises."""
+        if self.inputs:
+            await self._show(self.inputs, _guarded(texts, model, operation, context, None))
 
     async def check_output(
         self, texts: Iterable[str], model: str, operation: Operation, context: CallContext, provider: str
@@ -104,6 +112,8 @@ def _texts_in(request: ChatRequest | EmbeddingRequest | MediaRequest) -> list[st
         return [each for each in request.inputs if isinstance(each, str)]
     if isinstance(request, SpeechRequest):
         return [text for text in (request.text, request.instructions) if text]
+    if isinstance(request, SearchRequest):
+        return [text for text in (request.query, *request.urls, *_texts_inside(request.extra)) if text]
     if not isinstance(request, ChatRequest):
         texts = (getattr(request, name, None) for name in ("prompt", "negative_prompt"))
         return [text for text in texts if text]
@@ -113,6 +123,15 @@ def _texts_in(request: ChatRequest | EmbeddingRequest | MediaRequest) -> list[st
         for part in message.parts
         if isinstance(part, TextPart)
     ]
+
+
+def _texts_inside(value: object) -> list[str]:
+    """Return every text that a vendor's own fields hold: some of them are questions, too."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [text for each in value for text in _texts_inside(each)] if isinstance(value, list) else []
 
 
 def texts_out(result: ChatResult) -> list[str]:

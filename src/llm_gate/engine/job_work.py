@@ -32,6 +32,19 @@ from llm_gate.domain.tracing import NO_SPAN
 from llm_gate.domain.windows import instant
 from llm_gate.engine.admission import is_unbilled
 from llm_gate.engine.exchanging import MOST_FILM_BYTES, Road, drive, facts
+from llm_gate.engine.job_training import (
+    CANCEL_TOLD,
+    LONGEST_S,
+    LONGEST_TRAINING_S,
+    TrainedKeeper,
+    codec_of,
+    collected,
+    longest_s_of,
+    noted,
+    owed,
+    stopped,
+    tidied,
+)
 from llm_gate.engine.jobs import LEASE_MS, POLLING
 from llm_gate.engine.keeping import Keeping
 from llm_gate.engine.media import MediaDesk
@@ -43,9 +56,7 @@ MOST_LOOKS_A_SECOND = 25
 AT_ONCE = 16
 """How many jobs one process works on at the same moment."""
 
-LONGEST_S = 3_600.0
-"""After how long a job that has not ended is given up."""
-
+_USUAL_SHARE = 0.01
 _TICK_S, _CLAIM_EVERY_S, _RENEW_EVERY_S, _WISHES_EVERY_S = 0.2, 2.0, 8.0, 1.0
 _CLAIMED = 200
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -62,6 +73,14 @@ class Told(Protocol):
 
     async def __call__(self, job: Job) -> bool:
         """Tell it once, and say whether the word was taken."""
+
+
+class _Amended(Exception):
+    """Somebody else has changed a job that is ours to work on."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
 
 
 class _Mine:
@@ -88,6 +107,7 @@ class JobWork:
         working: Callable[[], Working],
         now_ms: Callable[[], int],
         tell: Told,
+        trained: TrainedKeeper | None = None,
     ) -> None:
         self._media = media
         self._jobs = jobs
@@ -95,6 +115,7 @@ class JobWork:
         self._working = working
         self._now_ms = now_ms
         self._tell = tell
+        self._trained = trained
         self._admission = media.pipeline.admission
         self._mine: dict[str, _Mine] = {}
         self._steps: set[asyncio.Task[None]] = set()
@@ -156,6 +177,19 @@ class JobWork:
                 if mine is not None and not mine.job.is_cancelled:
                     mine.job = structs.replace(mine.job, is_cancelled=True)
                     mine.due_s = monotonic()
+            await self._follow_amended(owner)
+
+    async def _follow_amended(self, owner: str) -> None:
+        """Take over what callers have changed at the vendor, such as a training that pauses."""
+        watched = [each for each in self._mine.values() if each.job.operation == "fine_tune"]
+        if not watched:
+            return
+        versions = await self._jobs.versions(each.job.id for each in watched)
+        for mine in watched:
+            if versions.get(mine.job.id, 0) > mine.job.version and not mine.is_busy:
+                held = await self._jobs.held(mine.job.id, owner=owner)
+                if held is not None and not mine.is_busy:
+                    mine.job, mine.due_s = held, monotonic()
 
     def _is_due(self, chore: str, every_s: float) -> bool:
         now_s = monotonic()
@@ -191,6 +225,8 @@ class JobWork:
                 mine.failures = 0
             if job is None or job.is_over:
                 del self._mine[mine.job.id]
+        except _Amended as amended:
+            mine.job, mine.due_s = amended.job, monotonic()
         except ProviderError as error:
             await self._note_failure(mine, error)
         except (StoreUnavailable, OSError) as error:
@@ -239,9 +275,15 @@ class JobWork:
 
     async def _save(self, job: Job, **changed: object) -> Job | None:
         """Write a job with its changes; None where somebody else has taken it over."""
+        owner = self._admission.owner
         job = structs.replace(job, version=job.version + 1, **changed)
-        is_mine = await self._jobs.save(job, owner=self._admission.owner, until_ms=self._now_ms() + LEASE_MS)
-        return job if is_mine else None
+        if await self._jobs.save(job, owner=owner, until_ms=self._now_ms() + LEASE_MS):
+            return job
+        held = await self._jobs.held(job.id, owner=owner)
+        if held is not None:
+            # What was done just now is done again with what stands there, which harms nothing.
+            raise _Amended(held)
+        return None
 
     async def _abandon(self, job: Job) -> Job | None:
         """End a job whose process died while it was handed in: nobody knows whether the vendor has it."""
@@ -266,7 +308,7 @@ class JobWork:
         """
         places = working.directory_of(job.tenant).deployments.get(job.provider, ())
         place = next((each for each in places if each.key == job.deployment), next(iter(places), None))
-        if place is None or job.operation not in place.codecs.jobs:
+        if place is None or not place.codecs.does(job.operation):
             raise GateFault(f"provider {job.provider!r} is not configured any more")
         model = working.directory.catalogued(
             job.provider, job.model, job.operation, instant(job.made_ms).date()
@@ -280,11 +322,13 @@ class JobWork:
             road = self._road(job, working)
         except NotFound as error:
             raise GateFault(error.message) from error
-        codec = road.target.deployment.codecs.jobs[job.operation]
+        codec = codec_of(job, road.target)
         ticket = Ticket(id=job.ticket, data=job.ticket_data)
-        if job.is_cancelled:
+        if job.is_cancelled and CANCEL_TOLD not in job.results:
+            mine.due_s = monotonic() + _FIRST_PAUSE_S
             return await self._cancel(job, road)
         view = await drive(codec.look(ticket, road.target, facts()), road)
+        job = noted(job, view)
         age_s = (self._now_ms() - job.started_ms) / 1000
         pause_s = codec.look_every_s * (1 + age_s / _SLOWER_AFTER_S)
         mine.due_s = monotonic() + min(pause_s, max(_LONGEST_LOOK_S, codec.look_every_s))
@@ -295,26 +339,33 @@ class JobWork:
                     view_data=dict(view.data),
                 )  # fmt: skip
             case "failed" | "cancelled":
+                await tidied(job, road)
                 return await self._fail(job, _why(view, road.target), is_cancelled=view.status == "cancelled")
             case _:
-                return await self._go_on(job, view, age_s)
+                return await self._go_on(mine.job, job, view, age_s, longest_s_of(codec))
 
-    async def _go_on(self, job: Job, view: JobView, age_s: float) -> Job | None:
-        if age_s > LONGEST_S:
+    async def _go_on(
+        self, before: Job, job: Job, view: JobView, age_s: float, longest_s: float
+    ) -> Job | None:
+        if age_s > longest_s:
             error = BadProviderResponse(
-                f"the job did not end within {LONGEST_S:.0f} s", provider=job.provider, model=job.model
+                f"the job did not end within {longest_s:.0f} s", provider=job.provider, model=job.model
             )
             return await self._fail(job, error, code="job_timed_out")
-        share = view.progress / 100 if view.progress is not None else age_s / _USUAL_S
+        usual_s = max(_USUAL_S, longest_s * _USUAL_SHARE)
+        share = view.progress / 100 if view.progress is not None else age_s / usual_s
         progress = round(max(job.progress, min(_POLLED, POLLING + share * (_POLLED - POLLING))), 1)
         status = view.status
         changed = structs.replace(job, progress=progress, status=status, message="the provider is working")
-        if status == job.status and int(progress) == int(job.progress):
+        is_shown = (job.results, job.units) == (before.results, before.units)
+        if is_shown and status == job.status and int(progress) == int(job.progress):
             return changed
         return await self._save(changed)
 
     async def _cancel(self, job: Job, road: Road) -> Job | None:
         """Call a job off at its vendor; what a vendor that takes no notice makes is paid for all the same."""
+        if job.operation == "fine_tune":
+            return await self._save(await stopped(job, road))
         codec = road.target.deployment.codecs.jobs[job.operation]
         calling_off = codec.cancel(Ticket(id=job.ticket, data=job.ticket_data), road.target, facts())
         is_off = calling_off is not None and await drive(calling_off, road)
@@ -327,6 +378,9 @@ class JobWork:
 
     async def _collect(self, job: Job, working: Working) -> Job | None:
         road = self._road(job, working)
+        if job.operation == "fine_tune":
+            job = await collected(job, road, self._trained)
+            return await self._save(job, phase="settling", progress=_COLLECTING, message="settling")
         codec = road.target.deployment.codecs.jobs[job.operation]
         view = JobView(status="succeeded", data=job.view_data)
         ticket = Ticket(id=job.ticket, data=job.ticket_data)
@@ -337,21 +391,35 @@ class JobWork:
         return await self._save(job, phase="settling", made=made, progress=_COLLECTING, message="settling")
 
     async def _settle(self, job: Job) -> Job | None:
+        charged, quality = owed(job, "succeeded")
+        message = job.results.get("note", "done")
         return await self._finish(
-            job, status="succeeded", attempt="ok", charged=job.cost_nanos, message="done", units=job.units
-        )
+            job, status="succeeded", attempt="ok", charged=charged, quality=quality, message=message,
+            units=job.units,
+        )  # fmt: skip
 
     async def _fail(
         self, job: Job, error: ProviderError, *, code: str | None = None, is_cancelled: bool = False
     ) -> Job | None:
-        charged = 0 if is_unbilled(error) else job.cost_nanos
+        if job.operation == "fine_tune":
+            charged, quality = owed(job, "cancelled" if is_cancelled else "failed")
+        else:
+            charged = 0 if is_unbilled(error) else job.cost_nanos
+            quality = "measured" if charged == 0 else "estimated"
+        if is_cancelled and job.is_cancelled:
+            return await self._finish(
+                job, status="cancelled", attempt="cut", charged=charged, quality=quality, message="cancelled",
+                units=job.units,
+            )  # fmt: skip
         job = structs.replace(job, error_code=code or error.code, error_message=error.message)
         return await self._finish(
             job,
             status="cancelled" if is_cancelled else "failed",
             attempt="failed",
             charged=charged,
+            quality=quality,
             message="failed",
+            units=job.units if job.rates else None,
         )
 
     async def _finish(
@@ -362,11 +430,13 @@ class JobWork:
         attempt: AttemptStatus,
         charged: int | None,
         message: str,
+        quality: Quality | None = None,
         units: Mapping[str, int] | None = None,
     ) -> Job | None:
         """Settle a job, once, and write how it ended."""
         now_ms = self._now_ms()
-        quality: Quality = "measured" if attempt == "ok" or charged == 0 else "estimated"
+        if quality is None:
+            quality = "measured" if attempt == "ok" or charged == 0 else "estimated"
         record: RecordStatus = "ok" if attempt == "ok" else "cut" if attempt == "cut" else "failed"
         outcome = Outcome(
             number=job.number,
@@ -408,7 +478,8 @@ class JobWork:
         job = mine.job
         age_s = (self._now_ms() - job.started_ms) / 1000
         refuses = not error.moves_on or error.code == "provider_model_not_found"
-        if (refuses and mine.failures >= _GIVEN_UP_AFTER) or age_s > LONGEST_S:
+        longest_s = LONGEST_TRAINING_S if job.operation == "fine_tune" else LONGEST_S
+        if (refuses and mine.failures >= _GIVEN_UP_AFTER) or age_s > longest_s:
             try:
                 # It was taken once: what became of it is not known, so that it counts as billed.
                 error.is_unbilled, error.status, error.was_sent = False, None, True

@@ -1,34 +1,39 @@
 """Hands jobs in, and says how they stand; `job_work` carries them to their end."""
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
 from llm_gate.domain.access import CallContext, Caller
+from llm_gate.domain.bounds import price_range
 from llm_gate.domain.catalog import Operation
 from llm_gate.domain.errors import (
-    Conflict,
+    AlreadyOver,
     GateError,
     InvalidRequest,
     NotFound,
     ProviderError,
     StoreUnavailable,
 )
-from llm_gate.domain.jobs import Job, Jobs
+from llm_gate.domain.fine_tuning import FineTuneRequest
+from llm_gate.domain.jobs import Job, Jobs, pinned
 from llm_gate.domain.media import VideoRequest
-from llm_gate.domain.provider import Target, Ticket
+from llm_gate.domain.media_prices import fitting_prices
+from llm_gate.domain.provider import Exchanges, Facts, Target, Ticket
 from llm_gate.domain.windows import milliseconds
 from llm_gate.engine.admission import Booking
 from llm_gate.engine.answer import Admitted
 from llm_gate.engine.attempts import Call
+from llm_gate.engine.drafts import likely_draft
 from llm_gate.engine.exchanges import Traced, framed
 from llm_gate.engine.exchanging import drive, facts
 from llm_gate.engine.fleet import Turn
-from llm_gate.engine.media import MediaDesk, Offered
+from llm_gate.engine.media import Fitting, MediaDesk, Offered
 from llm_gate.engine.media_bounds import priced_draft
 from llm_gate.engine.pipeline import Pipeline
 from llm_gate.engine.working import Working
@@ -61,8 +66,21 @@ class Submitted(Struct, frozen=True, kw_only=True):
     target: Target
 
 
+class Preparing(Protocol):
+    """Makes requests of one operation ready, and says who may carry them out."""
+
+    async def prepared(self, working: Working, request: Any, context: CallContext) -> Any:
+        """Return the request with everything at hand that it needs."""
+
+    async def offered(self, working: Working, request: Any, context: CallContext) -> Offered:
+        """Return what may be tried for a prepared request, and what it may cost."""
+
+
 class JobDesk:
-    """Takes jobs in, shows them, calls them off. `take_up` hands a job to whoever works on it in this process."""
+    """Takes jobs in, shows them, calls them off. `take_up` hands a job to whoever works on it in this process.
+
+    `desks` prepare the operations that are no media.
+    """
 
     def __init__(
         self,
@@ -72,12 +90,14 @@ class JobDesk:
         *,
         now_ms: Callable[[], int],
         take_up: Callable[[Job], None],
+        desks: Mapping[Operation, Preparing] = {},
     ) -> None:
         self.jobs = jobs
         self._pipeline = pipeline
         self._media = media
         self._now_ms = now_ms
         self._take_up = take_up
+        self._desks = desks
         self._submitting: set[asyncio.Task[Job]] = set()
 
     @property
@@ -86,7 +106,12 @@ class JobDesk:
         return self._pipeline.admission.owner
 
     async def submit(
-        self, working: Working, request: VideoRequest, context: CallContext, *, webhook: str | None = None
+        self,
+        working: Working,
+        request: VideoRequest | FineTuneRequest,
+        context: CallContext,
+        *,
+        webhook: str | None = None,
     ) -> Job:
         """Hand a job in: the first vendor that takes it has it. It goes on though the caller leaves meanwhile.
 
@@ -96,8 +121,9 @@ class JobDesk:
         if webhook is not None and not self._media.fetcher.allows(webhook):
             raise InvalidRequest("webhook: not an address that everybody can reach", param="webhook")
         with Traced(context, request.operation, request.model) as traced:
-            request = await self._media.prepared(working, request, traced)
-            offered = await self._media.offered(working, request, traced)
+            desk: Preparing = self._desks.get(request.operation, self._media)
+            request = await desk.prepared(working, request, traced)
+            offered = await desk.offered(working, request, traced)
             task = asyncio.get_running_loop().create_task(
                 self._submit(working, request, traced, offered, webhook)
             )
@@ -146,8 +172,9 @@ class JobDesk:
         finally:
             working.leave()
 
-    def _new_job(self, request: VideoRequest, context: CallContext, webhook: str | None) -> Job:
-        told = {name: value for name in _TOLD if (value := getattr(request, name)) is not None}
+    def _new_job(
+        self, request: VideoRequest | FineTuneRequest, context: CallContext, webhook: str | None
+    ) -> Job:
         return Job(
             id=self._pipeline.admission.new_id(),
             tenant=context.caller.tenant,
@@ -157,7 +184,7 @@ class JobDesk:
             operation=request.operation,
             progress=SUBMITTING,
             message="submitting",
-            asked=told,
+            asked=_told(request),
             model=request.model,
             webhook=webhook,
             made_ms=milliseconds(context.received_at),
@@ -173,11 +200,10 @@ class JobDesk:
     ) -> Submitted:
         target, turn = place
         request = offered.fittings[id(target)].request
-        codec = target.deployment.codecs.jobs[request.operation]
         road = self._media.road(working, context, target, turn.span)
         try:
             async with framed(booking, target):
-                ticket = await drive(codec.submit(request, target, facts()), road)
+                ticket = await drive(_submitting(request, target, facts()), road)
         except ProviderError as error:
             if not error.may_repeat:
                 # Perhaps it was taken: nobody else may be paid for it as well.
@@ -202,14 +228,15 @@ class JobDesk:
             except StoreUnavailable:
                 await asyncio.sleep(_SAVE_AGAIN_S)
 
-    async def find(self, job_id: str, caller: Caller) -> Job:
-        """Return a caller's job.
+    async def find(self, job_id: str, caller: Caller, *, operation: Operation | None = None) -> Job:
+        """Return a caller's job, of any operation where none is given.
 
         Raises:
             NotFound: there is none of that id that is the caller's.
         """
         job = await self.jobs.find(job_id)
-        if job is None or (job.tenant, job.user) != (caller.tenant, caller.user):
+        is_theirs = job is not None and (job.tenant, job.user) == (caller.tenant, caller.user)
+        if job is None or not is_theirs or operation not in {None, job.operation}:
             raise NotFound(f"there is no job {job_id!r}", param="id", code="job_not_found")
         return job
 
@@ -222,11 +249,11 @@ class JobDesk:
 
         Raises:
             NotFound: there is none of that id that is the caller's.
-            Conflict: it has ended already.
+            AlreadyOver: it has ended already.
         """
         job = await self.find(job_id, caller)
         if job.is_over or not await self.jobs.cancel(job_id):
-            raise Conflict(f"job {job_id!r} has ended already", code="job_over")
+            raise AlreadyOver(f"job {job_id!r} has ended already", code="job_over")
         return structs.replace(job, is_cancelled=True)
 
 
@@ -236,6 +263,24 @@ def _accepted(
     """Return the job with what its vendor gave for it, and what it will cost."""
     target, ticket = submitted.target, submitted.ticket
     fitting = offered.fittings[id(target)]
+    job = structs.replace(
+        job,
+        phase="waiting",
+        status="queued",
+        progress=POLLING,
+        message="; ".join(("waiting for the provider", *fitting.notes)),
+        provider=target.provider,
+        model=target.model.name,
+        deployment=target.deployment.key,
+        number=attempt[0],
+        started_ms=attempt[1],
+        ticket=ticket.id,
+        ticket_data=dict(ticket.data),
+        synthetic=target.deployment.spec.synthetic,
+        version=job.version + 1,
+    )
+    if isinstance(fitting.request, FineTuneRequest):
+        return _estimated(job, fitting, target, context)
     priced = priced_draft(fitting.draft, target, context.received_at.date(), None)
     cost = priced.cost
     duration = fitting.draft.duration_s
@@ -246,21 +291,46 @@ def _accepted(
         asked["resolution"] = fitting.request.resolution
     return structs.replace(
         job,
-        phase="waiting",
-        status="queued",
-        progress=POLLING,
-        message="; ".join(("waiting for the provider", *fitting.notes)),
         asked=asked,
-        provider=target.provider,
-        model=target.model.name,
-        deployment=target.deployment.key,
-        number=attempt[0],
-        started_ms=attempt[1],
-        ticket=ticket.id,
-        ticket_data=dict(ticket.data),
         units=priced.units,
         cost_nanos=None if cost is None else cost.nanos,
         prices=() if cost is None else tuple(line.price.id for line in cost.lines),
-        synthetic=target.deployment.spec.synthetic,
-        version=job.version + 1,
     )
+
+
+def _estimated(job: Job, fitting: Fitting, target: Target, context: CallContext) -> Job:
+    """Return a job whose vendor counts what it bills: with what it will likely cost, and the price of each unit."""
+    on = context.received_at.date()
+    prices = target.model.prices
+    likely = price_range(prices, likely_draft(fitting.draft), on)
+    rates = pinned(fitting_prices(prices, "training_tokens", fitting.draft, on)[:1])
+    return structs.replace(
+        job,
+        cost_nanos=None if likely is None else likely.max_nanos,
+        prices=tuple(rate.price for rate in rates),
+        rates=rates,
+    )
+
+
+def _submitting(request: VideoRequest | FineTuneRequest, target: Target, told: Facts) -> Exchanges[Ticket]:
+    codecs = target.deployment.codecs
+    if not isinstance(request, FineTuneRequest):
+        return codecs.jobs[request.operation].submit(request, target, told)
+    assert codecs.tuning is not None  # noqa: S101 - others are not offered
+    return codecs.tuning.submit(request, target, told)
+
+
+def _told(request: VideoRequest | FineTuneRequest) -> dict[str, str | int | float | bool]:
+    """Return what a caller said, as it is shown."""
+    if not isinstance(request, FineTuneRequest):
+        return {name: value for name in _TOLD if (value := getattr(request, name)) is not None}
+    said: dict[str, Any] = {
+        "training_file": request.training_file,
+        "validation_file": request.validation_file,
+        "suffix": request.suffix,
+        "seed": request.seed,
+        "method": request.method,
+        "options": json.dumps(request.options) if request.options else None,
+        "metadata": json.dumps(request.metadata) if request.metadata else None,
+    }
+    return {name: value for name, value in said.items() if value is not None}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -24,7 +24,10 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class Keeping:
-    """Where media are kept. `root` is the path that links begin with, `link_s` how long they work, in seconds."""
+    """Where media are kept. `root` is the path that links begin with, `link_s` how long they work, in seconds.
+
+    `on_sweep` are called, with the time, whenever what is past its end is removed.
+    """
 
     def __init__(
         self, blobs: Blobs, links: Links, *, root: str, link_s: float, now_ms: Callable[[], int]
@@ -35,6 +38,7 @@ class Keeping:
         self._link_s = link_s
         self._now_ms = now_ms
         self._sweeping: asyncio.Task[None] | None = None
+        self.on_sweep: list[Callable[[int], Awaitable[None]]] = []
 
     def start(self) -> None:
         """Begin to remove, now and again, what is past its end."""
@@ -44,6 +48,8 @@ class Keeping:
         while True:
             try:
                 await self.blobs.sweep(self._now_ms())
+                for hear in self.on_sweep:
+                    await hear(self._now_ms())
             except (OSError, GateError) as error:
                 _logger.warning("kept media could not be swept", extra={"error": str(error)})
             await asyncio.sleep(_SWEEP_S)
@@ -54,9 +60,9 @@ class Keeping:
             self._sweeping.cancel()
         await self.blobs.close()
 
-    async def keep(self, tenant: str, medium: Medium) -> Blob:
-        """Keep a medium for a tenant."""
-        return await self.blobs.keep(tenant, medium, at_ms=self._now_ms())
+    async def keep(self, tenant: str, medium: Medium, *, until_ms: int | None = None) -> Blob:
+        """Keep a medium for a tenant: until an instant where one is given, else for the usual while."""
+        return await self.blobs.keep(tenant, medium, at_ms=self._now_ms(), until_ms=until_ms)
 
     def link(self, blob: Blob) -> Kept:
         """Return a new link to what is kept."""

@@ -30,6 +30,7 @@ from llm_gate.domain.media_rules import Fitted, fit
 from llm_gate.domain.operations import Draft
 from llm_gate.domain.ports import Measures
 from llm_gate.domain.provider import MediaCodec, Target
+from llm_gate.domain.search import SearchRequest
 from llm_gate.engine.admission import Booking
 from llm_gate.engine.answer import Admitted, Answer, Attempted
 from llm_gate.engine.attempts import Call
@@ -169,7 +170,8 @@ class MediaDesk:
             ProviderUnavailable: everything it leads to is known to be away.
         """
         operation: Operation = request.operation
-        holds, route = await self.pipeline.routed(working, operation, request, context)
+        kind = request.kind if isinstance(request, SearchRequest) else None
+        holds, route = await self.pipeline.routed(working, operation, request, context, kind=kind)
         standing = holds.standing
         is_strict = standing.is_strict and standing.is_capped
         on = context.received_at.date()

@@ -27,6 +27,8 @@ from llm_gate.domain.plans import Plan
 from llm_gate.domain.preflight import Asked
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
+from llm_gate.domain.search import SearchRequest, SearchResult
+from llm_gate.domain.search_rules import billed
 from llm_gate.domain.usage import Usage
 from llm_gate.engine.drafts import draft_of, likely_draft
 from llm_gate.engine.estimate import Bound
@@ -47,6 +49,9 @@ def media_draft(request: MediaRequest, target: Target, plan: Plan) -> Draft:
     draft = draft_of(_asked(request), request.operation, target.model, plan)
     if isinstance(request, TranscriptionRequest) and request.duration_s is None:
         return structs.replace(draft, duration_s=_length(request))
+    if isinstance(request, SearchRequest):
+        most = billed(request, target.model)
+        return structs.replace(draft, count=most.requests, pages=most.pages)
     return draft
 
 
@@ -72,6 +77,8 @@ def _asked(request: MediaRequest) -> Asked:
         case TranscriptionRequest():
             lasts_s = 0 if request.duration_s is None else ceil(request.duration_s)
             return Asked(operation="transcription", duration_s=lasts_s)
+        case SearchRequest():
+            return Asked(operation="search", quality=request.depth or "basic")
 
 
 def _length(request: TranscriptionRequest) -> Count:
@@ -110,6 +117,8 @@ def priced_draft(made: Draft, target: Target, on: date, usage: Usage | None) -> 
         units["seconds"] = made.duration_s.most
     if made.characters is not None:
         units["characters"] = made.characters
+    if made.operation == "search":
+        units |= {"requests": made.count} | ({"pages": made.pages} if made.pages else {})
     cost = cost_of_media(target.model.prices, made, on, usage)
     return Priced(cost=cost, units=units)
 
@@ -134,5 +143,7 @@ def _made(draft: Draft, result: MediaResult) -> Draft:
         case SpeechResult():
             lasts_s = result.duration_s
             return draft if lasts_s is None else structs.replace(draft, duration_s=exactly(ceil(lasts_s)))
+        case SearchResult():
+            return structs.replace(draft, count=result.requests, pages=result.pages)
         case VideoResult():
             return draft

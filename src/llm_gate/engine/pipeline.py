@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from llm_gate.domain.access import CallContext
-from llm_gate.domain.catalog import Ability, Operation
+from llm_gate.domain.catalog import Ability, Operation, SearchKind
 from llm_gate.domain.conditions import Tried
 from llm_gate.domain.errors import AllAttemptsFailed, GateError, ProviderError
 from llm_gate.domain.plans import Standing
@@ -58,8 +58,10 @@ class Pipeline:
         request: Named,
         context: CallContext,
         needs: frozenset[Ability] = frozenset(),
+        *,
+        kind: SearchKind | None = None,
     ) -> tuple[Holds, Route]:
-        """Return what binds the caller, and where its plan lets the call go.
+        """Return what binds the caller, and where its plan lets the call go; `kind` is that of a search.
 
         Raises:
             CallerError: the name leads nowhere, or the plan allows none of it.
@@ -73,6 +75,7 @@ class Pipeline:
             context.headers,
             needs=needs,
             fallbacks=request.fallbacks or context.fallbacks,
+            kind=kind,
         )
         standing = holds.standing
         if standing.allowed_models or standing.excluded:

@@ -10,8 +10,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from msgspec import Struct, structs
 
-from llm_gate.domain.catalog import Ability, Catalog, Model, Operation, ProviderEntry
+from llm_gate.domain.catalog import Ability, Catalog, Model, Operation, ProviderEntry, SearchKind
 from llm_gate.domain.errors import InvalidRequest, NotFound, ProviderUnavailable
+from llm_gate.domain.fine_tuning import TunedModel
 from llm_gate.domain.offers import Offer, offer_of
 from llm_gate.domain.provider import Deployment, Target
 from llm_gate.engine.choice import Candidate, Group, Left, Route
@@ -49,6 +50,7 @@ class Directory:
         named_defaults: Mapping[tuple[str, Operation], str],
         hints: Mapping[str, str],
         presence: Presence | None = None,
+        tuned: "Tuned | None" = None,
     ) -> None:
         self.catalog = catalog
         self.deployments = deployments
@@ -60,6 +62,7 @@ class Directory:
         self.hints = hints
         self.presence = presence or Presence(deployments)
         self._named_defaults = named_defaults
+        self._tuned = tuned
         self._canonical = {**{name: name for name in catalog.providers}, **catalog.provider_aliases}
         self._bare = _index_bare(catalog, deployments)
 
@@ -73,6 +76,26 @@ class Directory:
             named_defaults=self._named_defaults,
             hints=self.hints,
             presence=self.presence,
+            tuned=self._tuned,
+        )
+
+    def with_tuned(self, tuned: "Tuned") -> "Directory":
+        """Return the directory as a tenant sees it: with the tuned models that are its own, without those of others."""
+        providers = dict(self.catalog.providers)
+        for model in tuned.own:
+            entry = providers.get(model.provider)
+            # What the operator lists by name stands as it is written.
+            if entry is not None and model.name not in entry.models:
+                made = _tuned_model(entry, model)
+                providers[entry.name] = structs.replace(entry, models={**entry.models, made.name: made})
+        return Directory(
+            catalog=structs.replace(self.catalog, providers=providers),
+            deployments=self.deployments,
+            named=self.named,
+            named_defaults=self._named_defaults,
+            hints=self.hints,
+            presence=self.presence,
+            tuned=tuned,
         )
 
     def is_enabled(self, provider: str) -> bool:
@@ -103,7 +126,11 @@ class Directory:
     def _others(self, entry: ProviderEntry) -> dict[str, Model]:
         """Return the models that a provider has beside those of the catalog; what they do is not known."""
         known = {self.presence.plain(entry.name, _wire_name(model)) for model in entry.models.values()}
-        names = [name for name in self.presence.models(entry.name) if name not in known]
+        names = [
+            name
+            for name in self.presence.models(entry.name)
+            if name not in known and not self._is_foreign(entry, name)
+        ]
         codecs = self.deployments[entry.name][0].codecs
         operations = tuple(each for each in _PLAIN if codecs.does(each))
         return {name: _unlisted(entry, name, operations) for name in names}
@@ -124,20 +151,21 @@ class Directory:
         *,
         needs: frozenset[Ability] = frozenset(),
         fallbacks: Sequence[str] = (),
+        kind: SearchKind | None = None,
     ) -> Route:
         """Return where a call by a name may go, and what was left out.
 
         `name` is an alias, `provider/model`, `provider/` or a provider's name (its default model), a bare
         model name, or empty or "default" (the default models of the preferred providers). `fallbacks` are such names,
         too; those that lead nowhere are left out. Targets that are known to lack what the call needs are left out as
-        long as another has it.
+        long as another has it. `kind` says which of a provider's models a search takes where it names none.
 
         Raises:
             NotFound: nothing of that name can be used.
             ProviderUnavailable: an alias or the default leads to nobody who is there now.
             InvalidRequest: the name is ambiguous, or the model does something else.
         """
-        wanted = _Wanted(operation=operation, on=on, headers=headers)
+        wanted = _Wanted(operation=operation, on=on, headers=headers, kind=kind)
         groups: list[Group] = []
         left: list[Left] = []
         problem: NotFound | InvalidRequest | ProviderUnavailable | None = None
@@ -163,8 +191,18 @@ class Directory:
             return self._alias_groups(name, wanted)
         if name in {"", DEFAULT}:
             return self._default_groups(wanted)
-        entry, model_name = self._place(name, wanted.operation)
+        entry, model_name = self._place(name, wanted)
         return [self._group(entry, model_name, wanted)], []
+
+    def _is_foreign(self, entry: ProviderEntry, name: str) -> bool:
+        """Tell whether a name that is not listed is that of a tuned model which the tenant must not reach."""
+        if self._tuned is None:
+            return False
+        if (entry.name, name) in self._tuned.all:
+            return True
+        spec = entry.spec.fine_tuning
+        marks = () if spec is None else spec.marks
+        return name.startswith(marks) and not self._tuned.may_pass(entry.name)
 
     def describe(self, name: str, on: date) -> Model:
         """Return the model that a name leads to first, whatever it does.
@@ -209,7 +247,7 @@ class Directory:
         away: str | None = None
         for each in alias.targets:
             try:
-                entry, model_name = self._place(each.target, wanted.operation)
+                entry, model_name = self._place(each.target, wanted)
                 group = self._group(entry, model_name, wanted, weight=each.weight)
             except NotFound as error:
                 left.append(Left(name=each.target, reason=error.message))
@@ -241,12 +279,12 @@ class Directory:
             return f"provider {provider!r} does not have model {wire_model!r} now"
         return None
 
-    def _place(self, name: str, operation: Operation) -> tuple[ProviderEntry, str]:
+    def _place(self, name: str, wanted: "_Wanted") -> tuple[ProviderEntry, str]:
         head, slash, rest = name.partition("/")
         provider = self._canonical.get(head)
         if provider is not None and (slash or name not in self._bare) and provider in self.deployments:
             entry = self.catalog.providers[provider]
-            return entry, rest or self._default_model(entry, operation)
+            return entry, rest or self._default_model(entry, wanted)
         if name in self._bare:
             return self._bare_model(name), name
         if provider is not None:
@@ -286,7 +324,7 @@ class Directory:
             if not self._has_default(provider, wanted.operation):
                 continue
             entry = self.catalog.providers[provider]
-            model = self._named_default(entry, wanted.operation) or ""
+            model = _of_kind(entry, self._named_default(entry, wanted.operation) or "", wanted.kind)
             listed = entry.models.get(model)
             absence = self._absence(provider, model if listed is None else _wire_name(listed))
             if absence is not None:
@@ -301,7 +339,8 @@ class Directory:
             raise NotFound(
                 f"no configured provider has a default model for {wanted.operation}", param="model"
             )
-        if not chosen:
+        if not chosen and wanted.operation != "search":
+            # What one finds is as good as what another does; what one writes is not.
             found = found[:_UNNAMED_DEFAULTS]
         left = [Left(name=provider, reason=reason) for provider, reason in away.items()]
         return [self._group(entry, model, wanted) for entry, model in found], left
@@ -313,13 +352,14 @@ class Directory:
             return False
         return places[0].codecs.does(operation)
 
-    def _default_model(self, entry: ProviderEntry, operation: Operation) -> str:
-        model = self._named_default(entry, operation)
+    def _default_model(self, entry: ProviderEntry, wanted: "_Wanted") -> str:
+        model = self._named_default(entry, wanted.operation)
         if model is None:
             raise InvalidRequest(
-                f"provider {entry.name!r} has no default model for {operation}: name one", param="model"
+                f"provider {entry.name!r} has no default model for {wanted.operation}: name one",
+                param="model",
             )
-        return model
+        return _of_kind(entry, model, wanted.kind)
 
     def _named_default(self, entry: ProviderEntry, operation: Operation) -> str | None:
         named = self._named_defaults.get((entry.name, operation))
@@ -328,6 +368,8 @@ class Directory:
     def _group(self, entry: ProviderEntry, model_name: str, wanted: "_Wanted", *, weight: int = 1) -> Group:
         """Return one model at every place of a provider that has it."""
         model = _current(entry, model_name, wanted.operation, wanted.on)
+        if not model.listed and self._is_foreign(entry, model.name):
+            raise NotFound(f"model {model.name!r} is not known here", param="model", code="model_not_found")
         if model.listed and wanted.operation not in model.operations:
             raise InvalidRequest(
                 f"model {entry.name}/{model.name} does {', '.join(model.operations)}, not {wanted.operation}",
@@ -337,6 +379,9 @@ class Directory:
         control_header = entry.spec.control_header
         control = wanted.headers.get(control_header) if control_header is not None else None
         places = self.deployments[entry.name]
+        if model.place is not None:
+            # A tuned model is where it was made; of a place whose credential has changed the others may have it.
+            places = tuple(place for place in places if place.key == model.place) or places
         if model.region is not None:
             places = tuple(place for place in places if place.region == model.region)
             if not places:
@@ -360,12 +405,29 @@ class Directory:
         )
 
 
+class Tuned(Struct, frozen=True, kw_only=True):
+    """The tuned models that a tenant has, and those it must not reach.
+
+    `own` are its own; `all` are the provider and the name of every one that is known here. `passes` are the providers
+    (None: all) whose account is the tenant's own, so that it may name tuned models there that nobody has here.
+    """
+
+    own: tuple[TunedModel, ...] = ()
+    all: frozenset[tuple[str, str]] = frozenset()
+    passes: frozenset[str] | None = frozenset()
+
+    def may_pass(self, provider: str) -> bool:
+        """Tell whether names of tuned models that nobody has here may be used at a provider."""
+        return self.passes is None or provider in self.passes
+
+
 class _Wanted(Struct, frozen=True, kw_only=True):
     """What a call is to do, when, and with which headers."""
 
     operation: Operation
     on: date
     headers: Mapping[str, str]
+    kind: SearchKind | None = None
 
 
 def _check_length(name: str) -> None:
@@ -427,6 +489,28 @@ def _current(entry: ProviderEntry, name: str, operation: Operation, on: date) ->
     return _unlisted(entry, name, (operation,)) if model is None else model
 
 
+def _tuned_model(entry: ProviderEntry, tuned: TunedModel) -> Model:
+    """Return a tuned model: what its base model can do, at the price that the catalog has for such models."""
+    base = entry.models.get(tuned.base)
+    about = f"{tuned.name} (tuned from {tuned.base})"
+    made = _unlisted(entry, tuned.name, ("chat",))
+    if base is not None:
+        made = structs.replace(
+            made,
+            abilities=base.abilities,
+            context_window=base.context_window,
+            max_output_tokens=base.max_output_tokens,
+            media_tokens=base.media_tokens,
+            prices=base.tuned_prices,
+            api=base.api,
+            api_version=base.api_version,
+        )
+    model_id = uuid5(NAMESPACE_URL, f"llm-gate:tuned:{entry.name}/{tuned.name}")
+    return structs.replace(
+        made, id=str(model_id), description=about, place=tuned.deployment or None, listed=True
+    )
+
+
 def _unlisted(entry: ProviderEntry, name: str, operations: tuple[Operation, ...]) -> Model:
     """Return a model that the catalog does not know."""
     return Model(
@@ -438,6 +522,17 @@ def _unlisted(entry: ProviderEntry, name: str, operations: tuple[Operation, ...]
         operations=operations,
         listed=False,
     )
+
+
+def _of_kind(entry: ProviderEntry, default: str, kind: SearchKind | None) -> str:
+    """Return the model that looks for a kind: the default one if it does, else the first that does, if any."""
+    if kind is None:
+        return default
+    usual = entry.models.get(default)
+    for model in ([] if usual is None else [usual]) + list(entry.models.values()):
+        if model.search is not None and kind in model.search.kinds:
+            return model.name
+    return default
 
 
 def _wire_name(model: Model) -> str:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from llm_gate.domain.cache import CacheWord
 from llm_gate.domain.conditions import Tried
 from llm_gate.domain.errors import ProviderError, ProviderTimeout
 from llm_gate.domain.estimates import BYTES_PER_TOKEN
@@ -36,8 +37,10 @@ from llm_gate.domain.tracing import Span
 from llm_gate.domain.usage import Usage
 from llm_gate.engine.admission import Booking
 from llm_gate.engine.attempts import hide_secret, log_failure
+from llm_gate.engine.caching import Lead
 from llm_gate.engine.fleet import Turn
 from llm_gate.engine.guards import StreamedTexts
+from llm_gate.engine.kept_answers import Recording, write_chat
 from llm_gate.engine.structured import StreamedForm
 
 T = TypeVar("T")
@@ -120,11 +123,12 @@ class ChatAnswerStream:
         turn: Turn,
         form: StreamedForm | None = None,
         guard: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.target = target
         self.dropped = dropped
         self.shown_headers = shown_headers
-        self.price = price
+        self._price = price
         self.attempts = 1
         self.tried: tuple[Tried, ...] = ()
         self.usage: Usage | None = None
@@ -135,6 +139,11 @@ class ChatAnswerStream:
         self._decoder = decoder
         self._form = form
         self.booking = booking
+        # Set where others may wait for the answer, or it is to be kept.
+        self.lead: Lead | None = None
+        self.cache: CacheWord | None = None
+        self.age_s: int | None = None
+        self._recording = recording
         self._turn = turn
         self._guard = guard
         self._texts = None if guard is None else StreamedTexts()
@@ -149,7 +158,11 @@ class ChatAnswerStream:
     @property
     def cost(self) -> Cost | None:
         """The cost of what has been counted so far."""
-        return self.price(self.usage)
+        return self._price(self.usage)
+
+    def price(self, usage: Usage | None, /) -> Cost | None:
+        """Return the cost of a usage."""
+        return self._price(usage)
 
     def on_close(self, resources: AsyncExitStack) -> None:
         """Take over what must be given back with the stream; what was taken over last is given back first."""
@@ -181,6 +194,7 @@ class ChatAnswerStream:
                     if self._guard is not None and self._texts is not None:
                         # It is paid, whatever they think of it; without its end nobody takes it for complete.
                         await self._guard(self._texts.texts())
+                    await self._keep()
                 yield batch
                 batch = await self._next()
         except ProviderError as error:
@@ -189,9 +203,22 @@ class ChatAnswerStream:
             self._turn.failed(error)
             log_failure(error, self.target)
             counted = self._counted()
-            self.booking.failed(error, counted, self.price(counted))
+            self.booking.failed(error, counted, self._price(counted))
             await self.booking.settle_failed(error)
+            if self.lead is not None:
+                self.lead.failed(error)
             raise
+
+    async def _keep(self) -> None:
+        """Keep the answer, which is complete and was found to be good, where that is wanted."""
+        if self.lead is None:
+            return
+        cost, body = self.cost, None
+        result = None if self._recording is None else self._recording.result(self.usage)
+        if result is not None:
+            nanos = None if cost is None else cost.nanos
+            body = write_chat(result, self.target, self.usage, nanos, in_form=self._form is not None)
+        await self.lead.keep(body, None if cost is None else cost.nanos)
 
     def _counted(self) -> Usage:
         """Return what was used so far: as the provider said, and at least what was delivered."""
@@ -215,6 +242,8 @@ class ChatAnswerStream:
             if events:
                 if self._texts is not None:
                     self._texts.note(events)
+                if self._recording is not None:
+                    self._recording.note(events)
                 if self._note(events):
                     self._silence.touch()
                 if self._form is not None:
@@ -264,10 +293,12 @@ class ChatAnswerStream:
     async def close(self) -> None:
         """Stop the provider if it still sends, and give everything back."""
         self._silence.stop()
+        if self.lead is not None:
+            self.lead.left()
         if not self.is_complete:
             self._turn.span.failed("left")
             counted = self._counted()
-            self.booking.left(counted, self.price(counted))
+            self.booking.left(counted, self._price(counted))
         if self._pieces is not None:
             await self._pieces.aclose()
         await self._resources.aclose()

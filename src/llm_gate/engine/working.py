@@ -3,20 +3,29 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from llm_gate.domain.access import DEFAULT_TENANT
+from llm_gate.domain.fine_tuning import TunedModel
 from llm_gate.domain.policy import GATEWAY, AttemptPolicy, Deadlines
 from llm_gate.domain.ports import Transport
 from llm_gate.domain.secret import Secret
 from llm_gate.engine.estimate import Rates
 from llm_gate.engine.guards import Guards
-from llm_gate.engine.resolve import Directory
+from llm_gate.engine.resolve import Directory, Tuned
 
 
 class TenantDirectories:
-    """What can be reached with the credentials of tenants that have their own; made when a tenant first needs it."""
+    """What each tenant can reach: with credentials of its own, and with the tuned models that are its own.
+
+    Made when a tenant first needs it. Tenants that have neither share one directory, from which they reach no tuned
+    model; the operator's own tenant reaches those of the operator's accounts that nobody has here.
+    """
 
     def __init__(self, make: Callable[[Mapping[str, Secret]], Directory]) -> None:
         self._make = make
         self._credentials: Mapping[str, Mapping[str, Secret]] = {}
+        self._tuned: Mapping[str, tuple[TunedModel, ...]] = {}
+        self._all: frozenset[tuple[str, str]] = frozenset()
+        self._usual: Directory | None = None
         self._made: dict[str, Directory] = {}
 
     def use(self, credentials: Mapping[str, Mapping[str, Secret]]) -> None:
@@ -24,11 +33,33 @@ class TenantDirectories:
         self._credentials = credentials
         self._made.clear()
 
-    def of(self, tenant: str) -> Directory | None:
-        """Return what a tenant can reach; None where it has no credentials of its own."""
-        if tenant in self._credentials and tenant not in self._made:
-            self._made[tenant] = self._make(self._credentials[tenant])
-        return self._made.get(tenant)
+    def use_tuned(self, models: Mapping[str, tuple[TunedModel, ...]]) -> None:
+        """Use other tuned models, by tenant."""
+        self._tuned = models
+        self._all = frozenset((each.provider, each.name) for own in models.values() for each in own)
+        self._made.clear()
+
+    def of(self, tenant: str, usual: Directory) -> Directory:
+        """Return what a tenant can reach, where `usual` is what everybody can."""
+        if usual is not self._usual:
+            self._usual = usual
+            self._made.clear()
+        is_own = tenant in self._credentials or tenant in self._tuned or tenant == DEFAULT_TENANT
+        name = tenant if is_own else ""
+        if name not in self._made:
+            self._made[name] = self._seen_by(name, usual)
+        return self._made[name]
+
+    def _seen_by(self, tenant: str, usual: Directory) -> Directory:
+        credentials = self._credentials.get(tenant)
+        reached = usual if credentials is None else self._make(credentials)
+        return reached.with_tuned(
+            Tuned(
+                own=self._tuned.get(tenant, ()),
+                all=self._all,
+                passes=None if tenant == DEFAULT_TENANT else frozenset(credentials or ()),
+            )
+        )
 
 
 class Working:
@@ -68,7 +99,7 @@ class Working:
 
     def directory_of(self, tenant: str) -> Directory:
         """Return what a tenant can name and reach: with its own credentials first, then the operator's."""
-        return self.tenants.of(tenant) or self.directory
+        return self.tenants.of(tenant, self.directory)
 
     def _stop(self) -> None:
         if self._asking is not None:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from llm_gate.dialects.anthropic_answers import encode_answer
 from llm_gate.dialects.anthropic_events import PING, MessageEncoder
 from llm_gate.dialects.anthropic_faults import encode_error, encode_stream_error, in_wire_names, in_wire_words
-from llm_gate.dialects.anthropic_inbound import count_tokens, decode_messages_request
+from llm_gate.dialects.anthropic_inbound import decode_count_request, decode_messages_request
 from llm_gate.dialects.anthropic_models import ModelEntry, ModelPage, model_entry, model_page, read_query
 from llm_gate.dialects.anthropic_shapes import (
     CountBodyShape,
@@ -22,9 +22,11 @@ from llm_gate.dialects.openai_models import usable_models
 from llm_gate.dialects.usage_info import usage_info
 from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.requests import ChatRequest
+from llm_gate.engine.cached_stream import AnswerStream
+from llm_gate.engine.counting import Counting
 from llm_gate.engine.gate import Gate
-from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
+from llm_gate.http.counting import COUNT_PARAMETER, asked_source, send_count
 from llm_gate.http.exchange import JSON, Exchange, Reply
 from llm_gate.http.failures import Failure
 from llm_gate.http.openai import asked_repairs, send_answer
@@ -35,7 +37,6 @@ VERSION_HEADER = "anthropic-version"
 """Sent by callers of this surface only; it decides who answers where two surfaces have the same path."""
 
 _TAG = "Anthropic-compatible"
-_ESTIMATED = {"x-llm-gate-estimated": "true"}
 
 
 class AnthropicSurface:
@@ -63,6 +64,7 @@ class AnthropicRoutes(Struct, frozen=True, kw_only=True):
     """The endpoints of the surface."""
 
     gate: Gate
+    counting: Counting
     heartbeat_s: float
 
     async def messages(self, exchange: Exchange) -> None:
@@ -87,12 +89,12 @@ class AnthropicRoutes(Struct, frozen=True, kw_only=True):
         await send_answer(exchange, structs.replace(answer, dropped=dropped), body)
 
     async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
-        async def opening() -> ChatAnswerStream:
+        async def opening() -> AnswerStream:
             stream = await self.gate.chat_stream(request, exchange.context(user=request.user))
             stream.dropped = in_wire_names(stream.dropped, request)
             return stream
 
-        def encoder(stream: ChatAnswerStream) -> EventEncoder:
+        def encoder(stream: AnswerStream) -> EventEncoder:
             return MessageEncoder(
                 fallback_id=exchange.request_id, model=stream.target.model.name, price=stream.price
             )
@@ -100,12 +102,19 @@ class AnthropicRoutes(Struct, frozen=True, kw_only=True):
         await send_stream(exchange, opening(), encoder, heartbeat_s=self.heartbeat_s, beat=PING)
 
     async def count(self, exchange: Exchange) -> None:
-        """Estimate how many tokens a request has; nobody is asked, and the answer says so."""
-        model, tokens = count_tokens(await exchange.body())
-        # A name that leads nowhere is told at once, not with the request that follows.
-        directory = self.gate.directory_of(exchange.identity.tenant)
-        directory.resolve(model, "chat", exchange.received_at.date(), exchange.headers)
-        await exchange.reply(Reply(body=msgspec.json.encode({"input_tokens": tokens}), headers=_ESTIMATED))
+        """Say how many tokens a request has; the vendor is asked where the caller wants its own count."""
+        request = decode_count_request(await exchange.body(), exchange.headers)
+        source = asked_source(exchange)
+
+        async def work() -> None:
+            answer = await self.counting.count(request, exchange.context(user=request.user), source)
+            body = msgspec.json.encode({"input_tokens": answer.result.input_tokens})
+            await send_count(exchange, answer, body)
+
+        try:
+            await watched(exchange, work())
+        except InvalidRequest as error:
+            raise in_wire_words(error, request) from None
 
     async def models(self, exchange: Exchange) -> None:
         """List what can be asked now, a page at a time."""
@@ -147,7 +156,9 @@ class AnthropicRoutes(Struct, frozen=True, kw_only=True):
                 method="POST",
                 path="/v1/messages/count_tokens",
                 endpoint=self.count,
-                summary="Estimate the tokens of a conversation",
+                summary="Say how many tokens a conversation has",
+                needs="inference",
+                parameters=(COUNT_PARAMETER,),
                 request_type=CountBodyShape,
                 response_type=CountShape,
                 example={"model": "default", "messages": messages},

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from llm_gate.domain.access import ANYONE, LOCAL_APPLICATION, CallContext, Caller, Identity
+from llm_gate.domain.cache import CacheWord
 from llm_gate.domain.errors import InvalidRequest, NotAllowed, RequestTimedOut, TooLarge, UnsupportedMedia
 from llm_gate.domain.pricing import Cost
 from llm_gate.domain.provider import Target
@@ -243,9 +244,18 @@ class Exchange:
         return Caller(tenant=identity.tenant, application=application, user=user, key=identity.key)
 
     def note_result(
-        self, target: Target, usage: Usage | None, cost: Cost | None, *, attempts: int, upstream_s: float
+        self,
+        target: Target,
+        usage: Usage | None,
+        cost: Cost | None,
+        *,
+        attempts: int,
+        upstream_s: float,
+        cache: CacheWord | None = None,
     ) -> None:
-        """Keep for the log line what the call came to."""
+        """Keep for the log line what the call came to, and what became of it at the cache."""
+        if cache is not None:
+            self.log["cache"] = cache
         self.log |= {
             "provider": target.provider,
             "model": target.model.name,

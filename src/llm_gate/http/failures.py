@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from llm_gate.domain.errors import (
     AllAttemptsFailed,
+    AlreadyOver,
     AnswerLost,
     BadProviderResponse,
     CallerError,
@@ -14,6 +15,7 @@ from llm_gate.domain.errors import (
     ContentFiltered,
     ContextTooLong,
     Fault,
+    FineTuningEnded,
     GateError,
     GateFault,
     InvalidRequest,
@@ -23,6 +25,7 @@ from llm_gate.domain.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    NotKept,
     Overloaded,
     ProviderAuthFailed,
     ProviderError,
@@ -56,6 +59,7 @@ STATUS: Mapping[type[GateError], int] = {
     TooLarge: 413,
     UnsupportedMedia: 415,
     LoopDetected: 508,
+    NotKept: 504,
     CallerError: 400,
     ProviderUnavailable: 503,
     ProviderTimeout: 504,
@@ -67,6 +71,7 @@ STATUS: Mapping[type[GateError], int] = {
     ProviderRejected: 400,
     ContextTooLong: 400,
     ContentFiltered: 400,
+    FineTuningEnded: 403,
     ProviderError: 502,
     AllAttemptsFailed: 502,
     StoreUnavailable: 503,
@@ -79,7 +84,7 @@ STATUS: Mapping[type[GateError], int] = {
 
 _TIME_HEALS = (ProviderRateLimited, ProviderQuotaExhausted)
 # No waiting changes these: a client that retries by itself should not.
-_NO_RETRY = (AnswerLost, ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
+_NO_RETRY = (AlreadyOver, AnswerLost, NotKept, ProviderAuthFailed, ProviderModelGone, ProviderQuotaExhausted)
 _WITH_WAIT = (ProviderError, QuotaExceeded, StoreUnavailable, Overloaded, ShuttingDown, TooManyFailures)
 _MAX_RETRY_AFTER_S = 86_400
 _NOT_INCLUDED = 403

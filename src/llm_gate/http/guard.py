@@ -22,6 +22,7 @@ _ONCE = frozenset(
         "origin",
         "x-api-key",
         "x-client-id",
+        "x-llm-gate-cache-threshold",
         "x-llm-gate-fallbacks",
         "x-llm-gate-quote",
         "x-llm-gate-sticky",

@@ -17,6 +17,7 @@ UNROUTED = "none"
 
 _CLIENT_GONE_STATUS = 499
 _NOBODY = "none"
+_KEPT = frozenset({"hit", "semantic"})
 
 
 class EdgeMeters(Protocol):
@@ -52,6 +53,8 @@ def count_call(meters: EdgeMeters, operation: Operation, exchange: Exchange) -> 
     if provider is None and outcome == "ok":
         # The answer to an earlier request was shown again: nobody was called.
         return
+    # What a kept answer used was used, and counted, when it was made.
+    is_kept = log.get("cache") in _KEPT
     first_event_ms = log.get("first_event_ms")
     meters.call(
         operation=operation,
@@ -60,8 +63,8 @@ def count_call(meters: EdgeMeters, operation: Operation, exchange: Exchange) -> 
         outcome=outcome,
         seconds=exchange.elapsed_s,
         first_event_s=None if first_event_ms is None else first_event_ms / 1000,
-        input_tokens=log.get("input_tokens"),
-        output_tokens=log.get("output_tokens"),
+        input_tokens=None if is_kept else log.get("input_tokens"),
+        output_tokens=None if is_kept else log.get("output_tokens"),
         cost_nanos=log.get("cost_nanos"),
     )
 

@@ -28,8 +28,8 @@ from llm_gate.dialects.native_wire import (
 )
 from llm_gate.dialects.usage_info import native_usage_info
 from llm_gate.domain.errors import Fault, InvalidRequest
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.engine.gate import Gate
-from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import JSON, Exchange, Reply
 from llm_gate.http.failures import Failure
@@ -148,7 +148,7 @@ class NativeRoutes(Struct, frozen=True, kw_only=True):
         require_headers(exchange)
         request = decode_chat_stream_request(await exchange.body())
 
-        def encoder(stream: ChatAnswerStream) -> EventEncoder:
+        def encoder(stream: AnswerStream) -> EventEncoder:
             return NativeStreamEncoder(
                 provider=stream.target.provider, model=stream.target.model.name, price=stream.price
             )

@@ -21,8 +21,8 @@ from llm_gate.domain.errors import InvalidRequest
 from llm_gate.domain.money import format_usd
 from llm_gate.domain.requests import ChatRequest
 from llm_gate.engine.answer import Answer
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.engine.gate import Gate
-from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.engine.structured import MAX_REPAIRS
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import JSON, Exchange, Reply
@@ -96,7 +96,7 @@ class OpenAIRoutes(Struct, frozen=True, kw_only=True):
         await send_answer(exchange, answer, body)
 
     async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
-        def encoder(stream: ChatAnswerStream) -> EventEncoder:
+        def encoder(stream: AnswerStream) -> EventEncoder:
             return ChunkEncoder(
                 fallback_id=f"chatcmpl-{exchange.request_id}",
                 model=stream.target.model.name,
@@ -194,7 +194,12 @@ async def send_answer(exchange: Exchange, answer: Answer[Any], body: bytes) -> N
 def note_answer(exchange: Exchange, answer: Answer[Any]) -> None:
     """Keep for the log line what a complete answer came to."""
     exchange.note_result(
-        answer.target, answer.usage, answer.cost, attempts=answer.attempts, upstream_s=answer.upstream_s
+        answer.target,
+        answer.usage,
+        answer.cost,
+        attempts=answer.attempts,
+        upstream_s=answer.upstream_s,
+        cache=answer.cache,
     )
 
 
@@ -207,6 +212,8 @@ def answer_reply_headers(exchange: Exchange, answer: Answer[Any]) -> dict[str, s
             tried=answer.tried,
             dropped=answer.dropped,
             shown=answer.shown_headers,
+            cache=answer.cache,
+            age_s=answer.age_s,
         )
     )
     if answer.cost is not None:

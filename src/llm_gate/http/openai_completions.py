@@ -12,8 +12,8 @@ from llm_gate.dialects.openai_responses_shapes import CompletionBodyShape, Compl
 from llm_gate.dialects.openai_shapes import ErrorShape
 from llm_gate.domain.provider import Target
 from llm_gate.domain.requests import ChatRequest
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.engine.gate import Gate
-from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import Exchange
 from llm_gate.http.openai import TAG, OpenAISurface, send_answer
@@ -41,7 +41,7 @@ class CompletionsRoutes(Struct, frozen=True, kw_only=True):
         await send_answer(exchange, answer, body)
 
     async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
-        def encoder(stream: ChatAnswerStream) -> EventEncoder:
+        def encoder(stream: AnswerStream) -> EventEncoder:
             return CompletionChunkEncoder(
                 _head(exchange, stream.target), include_usage=request.include_usage, price=stream.price
             )

@@ -9,8 +9,8 @@ from llm_gate.dialects.openai_responses_results import Frame, encode_response
 from llm_gate.dialects.openai_responses_shapes import ResponsesBodyShape, ResponsesReplyShape
 from llm_gate.dialects.openai_responses_stream import ResponsesStreamEncoder
 from llm_gate.dialects.openai_shapes import ErrorShape
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.engine.gate import Gate
-from llm_gate.engine.stream import ChatAnswerStream
 from llm_gate.http.app import watched
 from llm_gate.http.exchange import Exchange
 from llm_gate.http.failures import Failure
@@ -60,7 +60,7 @@ class ResponsesRoutes(Struct, frozen=True, kw_only=True):
                 response_code=_response_code(failure),
             )
 
-        def begin(stream: ChatAnswerStream) -> EventEncoder:
+        def begin(stream: AnswerStream) -> EventEncoder:
             target = stream.target
             encoder.answered_by(target.model.name, stream.price, synthetic=target.deployment.spec.synthetic)
             return encoder

@@ -80,19 +80,22 @@ class VideoRoutes(Struct, frozen=True, kw_only=True):
         body = VideoList(data=films, first_id=first, last_id=last, has_more=False)
         await exchange.reply(Reply(body=msgspec.json.encode(body)))
 
+    async def _find(self, exchange: Exchange) -> Job:
+        return await self.gate.jobs.find(exchange.path_value, exchange.caller(), operation="video")
+
     async def one(self, exchange: Exchange) -> None:
         """Show how a film stands."""
-        job = await self.gate.jobs.find(exchange.path_value, exchange.caller())
+        job = await self._find(exchange)
         await exchange.reply(Reply(body=msgspec.json.encode(shown(job)), headers=provider_headers(job)))
 
     async def content(self, exchange: Exchange) -> None:
         """Hand a film out."""
-        job = await self.gate.jobs.find(exchange.path_value, exchange.caller())
+        job = await self._find(exchange)
         await send_content(exchange, self.keeping, job)
 
     async def delete(self, exchange: Exchange) -> None:
         """Call a film off, or forget one that has ended."""
-        job = await self.gate.jobs.find(exchange.path_value, exchange.caller())
+        job = await self._find(exchange)
         if not job.is_over:
             await self.gate.jobs.cancel(job.id, exchange.caller())
         elif job.made is not None:

@@ -1,6 +1,7 @@
 """What stands behind the question mark of an address, read strictly."""
 
 import re
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from llm_gate.domain.errors import InvalidRequest
@@ -32,6 +33,11 @@ class Query:
         for name in self._fields:
             if name not in names:
                 raise InvalidRequest(f"{name}: unknown parameter", param=name)
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Every field by its name."""
+        return self._fields
 
     def text(self, name: str) -> str | None:
         """Return a field; None where it is absent or empty."""

@@ -42,8 +42,8 @@ class QuoteRoutes(Struct, frozen=True, kw_only=True):
     async def quote(self, exchange: Exchange) -> None:
         """Price the operations and, where that is asked for and all of them may be done, hold what they may use."""
         require_headers(exchange)
-        body, asked = decode_quote(await exchange.body())
         directory = self.gate.directory
+        body, asked = decode_quote(await exchange.body(), directory)
         operations = [named(index, each, directory) for index, each in enumerate(asked)]
         context = exchange.context()
         try:

@@ -16,17 +16,22 @@ import uvicorn
 from msgspec import Struct
 
 from llm_gate.bootstrap import Gateway, Stores, build, is_loopback, now_ms
+from llm_gate.bootstrap.batching import open_batches
 from llm_gate.bootstrap.meters import listed_models, open_metrics
 from llm_gate.configuration import Source
 from llm_gate.domain.errors import GateFault
 from llm_gate.domain.tracing import NoTracer, Tracer
+from llm_gate.engine.counting import Counting
 from llm_gate.engine.quotes import Quoting
+from llm_gate.engine.research import Research
 from llm_gate.engine.working import Working
 from llm_gate.http.admin import AdminRoutes, AdminSurface
 from llm_gate.http.anthropic import VERSION_HEADER, AnthropicRoutes, AnthropicSurface
 from llm_gate.http.app import Application, EdgeRules
 from llm_gate.http.banner import banner
+from llm_gate.http.counting import CountRoutes
 from llm_gate.http.draining import SERVER_GRACE_S, Draining, Workers
+from llm_gate.http.fine_tuning import NativeFineTuningRoutes
 from llm_gate.http.guard import make_guard
 from llm_gate.http.health import HealthRoutes
 from llm_gate.http.idempotency import Repeats
@@ -37,14 +42,19 @@ from llm_gate.http.metrics import MetricsRoutes
 from llm_gate.http.native import NativeRoutes, NativeSurface
 from llm_gate.http.openai import OpenAIRoutes, OpenAISurface
 from llm_gate.http.openai_audio import AudioRoutes
+from llm_gate.http.openai_batches import BatchRoutes, OpenAIWording
 from llm_gate.http.openai_completions import CompletionsRoutes
+from llm_gate.http.openai_files import FileRoutes
+from llm_gate.http.openai_fine_tuning import FineTuningRoutes
 from llm_gate.http.openai_images import ImageRoutes
 from llm_gate.http.openai_responses import ResponsesRoutes
 from llm_gate.http.openai_videos import VideoRoutes
 from llm_gate.http.openapi import DocumentationRoutes, openapi_document
 from llm_gate.http.overload import Traffic
 from llm_gate.http.quotes import QuoteRoutes
+from llm_gate.http.research import ResearchRoutes
 from llm_gate.http.routes import Route, Router, SurfaceRow
+from llm_gate.http.search import SearchRoutes
 from llm_gate.http.status import StatusRoutes
 from llm_gate.http.subscription import SubscriptionRoutes
 from llm_gate.http.subscription_errors import SubscriptionSurface
@@ -75,9 +85,7 @@ def make_application(
     """
     native, api_path = NativeSurface(), settings.api.path
     beat_s = settings.timeouts.heartbeat_s
-    quoting = Quoting(
-        standings=gateway.gate.access, admission=gateway.gate.admission, quotes=gateway.stores.quotes
-    )
+    counting = Counting(gateway.gate, gateway.tokenizers)
     office = open_office(gateway, settings)
     tracer = open_tracer(settings.environment)
     metrics = open_metrics(gateway, settings)
@@ -89,9 +97,9 @@ def make_application(
         *OpenAIRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *ResponsesRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
         *CompletionsRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
-        *AnthropicRoutes(gate=gateway.gate, heartbeat_s=beat_s).routes(),
-        *QuoteRoutes(gate=gateway.gate, quoting=quoting, api_path=api_path).routes(),
-        *PreflightRoutes(gate=gateway.gate, quoting=quoting).routes(),
+        *AnthropicRoutes(gate=gateway.gate, counting=counting, heartbeat_s=beat_s).routes(),
+        *CountRoutes(counting=counting, api_path=api_path).routes(),
+        *_quoted_routes(gateway, api_path, beat_s),
         *([] if office is None else _office_routes(office, gateway, api_path)),
         *StatusRoutes(gate=gateway.gate, surface=native, api_path=api_path).routes(),
         *MetricsRoutes(scrape=metrics.scrape, surface=native).routes(),
@@ -134,13 +142,31 @@ def make_application(
     return application
 
 
+def _quoted_routes(gateway: Gateway, api_path: str, beat_s: float) -> list[Route]:
+    gate = gateway.gate
+    quoting = Quoting(standings=gate.access, admission=gate.admission, quotes=gateway.stores.quotes)
+    research = Research(gate=gate, quoting=quoting)
+    return [
+        *QuoteRoutes(gate=gate, quoting=quoting, api_path=api_path).routes(),
+        *PreflightRoutes(gate=gate, quoting=quoting).routes(),
+        *ResearchRoutes(research=research, heartbeat_s=beat_s, api_path=api_path).routes(),
+    ]
+
+
 def _media_routes(gateway: Gateway, api_path: str, beat_s: float) -> list[Route]:
     gate, keeping = gateway.gate, gateway.keeping
+    files, tuning = gateway.files, gateway.tuning
+    batches = open_batches(gateway, OpenAIWording())
     return [
+        *([] if files is None else FileRoutes(files=files).routes()),
+        *([] if batches is None else BatchRoutes(batches=batches).routes()),
+        *([] if tuning is None else FineTuningRoutes(gate=gate, tuning=tuning).routes()),
+        *NativeFineTuningRoutes(gate=gate, api_path=api_path).routes(),
         *MediaRoutes(gate=gate, keeping=keeping, api_path=api_path).routes(),
         *JobRoutes(gate=gate, keeping=keeping, api_path=api_path, heartbeat_s=beat_s).routes(),
         *ImageRoutes(gate=gate, keeping=keeping).routes(),
         *AudioRoutes(gate=gate).routes(),
+        *SearchRoutes(gate=gate, api_path=api_path).routes(),
         *VideoRoutes(gate=gate, keeping=keeping).routes(),
     ]
 

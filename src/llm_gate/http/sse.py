@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Protocol
 
+from llm_gate.domain.cache import CacheWord
 from llm_gate.domain.conditions import Tried
 from llm_gate.domain.events import ChatEvent
 from llm_gate.domain.provider import Target
-from llm_gate.engine.stream import ChatAnswerStream
+from llm_gate.engine.cached_stream import AnswerStream
 from llm_gate.http.exchange import Exchange
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -64,8 +65,8 @@ class Heartbeat:
 
 async def send_stream(
     exchange: Exchange,
-    opening: Awaitable[ChatAnswerStream],
-    make_encoder: Callable[[ChatAnswerStream], EventEncoder],
+    opening: Awaitable[AnswerStream],
+    make_encoder: Callable[[AnswerStream], EventEncoder],
     *,
     heartbeat_s: float,
     beat: bytes = HEARTBEAT,
@@ -97,6 +98,8 @@ async def send_stream(
                     tried=stream.tried,
                     dropped=stream.dropped,
                     shown=stream.shown_headers,
+                    cache=stream.cache,
+                    age_s=stream.age_s,
                 )
             )
             heartbeat = Heartbeat(exchange, heartbeat_s, beat)
@@ -112,7 +115,7 @@ async def send_stream(
         await _settle(exchange, task, started_s)
 
 
-async def _settle(exchange: Exchange, task: asyncio.Future[ChatAnswerStream], started_s: float) -> None:
+async def _settle(exchange: Exchange, task: asyncio.Future[AnswerStream], started_s: float) -> None:
     """Close the stream, if one was opened, and note what it came to."""
     if not task.done():
         task.cancel()
@@ -123,7 +126,12 @@ async def _settle(exchange: Exchange, task: asyncio.Future[ChatAnswerStream], st
     await stream.close()
     upstream_s = perf_counter() - started_s
     exchange.note_result(
-        stream.target, stream.usage, stream.cost, attempts=stream.attempts, upstream_s=upstream_s
+        stream.target,
+        stream.usage,
+        stream.cost,
+        attempts=stream.attempts,
+        upstream_s=upstream_s,
+        cache=stream.cache,
     )
     exchange.log["stream"] = "complete" if stream.is_complete else "cut"
 
@@ -135,10 +143,12 @@ def answer_headers(
     tried: Sequence[Tried],
     dropped: Sequence[str],
     shown: Mapping[str, str],
+    cache: CacheWord | None = None,
+    age_s: int | None = None,
 ) -> Mapping[str, str]:
     """Return the headers that say who answered and how; `shown` are the provider's own, under our names.
 
-    `tried` is what failed before.
+    `tried` is what failed before, `cache` what became of the call at the cache, `age_s` how old a kept answer is.
     """
     headers = {
         **shown,
@@ -152,6 +162,12 @@ def answer_headers(
         headers["x-llm-gate-dropped"] = ", ".join(dropped)
     if target.deployment.spec.synthetic:
         headers["x-llm-gate-synthetic"] = "true"
+    if cache is not None:
+        headers["x-llm-gate-cache"] = cache
+    if age_s is not None:
+        # A kept answer costs nothing, which a stream may say in its head.
+        headers["age"] = str(age_s)
+        headers["x-llm-gate-cost-usd"] = "0"
     return headers
 
 

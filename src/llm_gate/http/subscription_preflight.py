@@ -41,7 +41,7 @@ class PreflightRoutes(Struct, frozen=True, kw_only=True):
         """Look at the operations; a denial is an answer like any other."""
         require_user(exchange)
         directory = self.gate.directory
-        body, asked = decode_preflight(await exchange.body(), directory.canonical)
+        body, asked = decode_preflight(await exchange.body(), directory)
         found = await self.quoting.look(asked, exchange.caller(), directory, exchange.received_at)
         await exchange.reply(Reply(body=encode_preflight(body, found)))
 

@@ -50,12 +50,13 @@ class FolderBlobs:
         self._folder = folder
         self._retention_ms = round(retention_s * 1000)
 
-    async def keep(self, tenant: str, medium: Medium, *, at_ms: int) -> Blob:
-        """Keep a medium from now on."""
-        return await asyncio.to_thread(self._keep, tenant, medium, at_ms)
+    async def keep(self, tenant: str, medium: Medium, *, at_ms: int, until_ms: int | None = None) -> Blob:
+        """Keep a medium from now on: until an instant where one is given, else for the usual while."""
+        until_ms = at_ms + self._retention_ms if until_ms is None else until_ms
+        return await asyncio.to_thread(self._keep, tenant, medium, at_ms, until_ms)
 
-    def _keep(self, tenant: str, medium: Medium, at_ms: int) -> Blob:
-        head = new_head(tenant, medium, at_ms, self._retention_ms)
+    def _keep(self, tenant: str, medium: Medium, at_ms: int, until_ms: int) -> Blob:
+        head = new_head(tenant, medium, at_ms, until_ms)
         place, name = new_place(tenant)
         folder = self._folder / place
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,14 +163,14 @@ def new_place(tenant: str) -> tuple[str, str]:
     return hashlib.sha256(tenant.encode()).hexdigest()[:_HEX], secrets.token_hex(_RANDOM_BYTES)
 
 
-def new_head(tenant: str, medium: Medium, at_ms: int, retention_ms: int) -> Head:
-    """Return what is written before a medium that is kept from now on."""
+def new_head(tenant: str, medium: Medium, at_ms: int, until_ms: int) -> Head:
+    """Return what is written before a medium that is kept from one instant to another."""
     return Head(
         tenant=tenant,
         type=medium.type,
         size=len(medium.data),
         made_ms=at_ms,
-        expires_ms=at_ms + retention_ms,
+        expires_ms=until_ms,
     )
 
 

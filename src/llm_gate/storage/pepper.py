@@ -27,7 +27,7 @@ FILE_NAME = "pepper"
 VARIABLE = "LLM_GATE_PEPPER"
 SHORTEST_CHARS = 32
 
-Purpose = Literal["keys", "credentials", "answers", "webhooks", "fingerprint", "links"]
+Purpose = Literal["keys", "credentials", "answers", "webhooks", "fingerprint", "links", "cache", "batches"]
 """What a derived key is for; nothing is ever used for two things."""
 
 _KEY_BYTES = 32

@@ -56,7 +56,10 @@ _logger = logging.getLogger("llm_gate.redis")
 
 
 class RedisLink:
-    """The connections to one Redis, and when it is left alone. They belong to the event loop that first uses them."""
+    """The connections to one Redis, and when it is left alone. They belong to the event loop that first uses them.
+
+    `without` ends the log line that says it does not answer: what becomes of the work then.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,9 @@ class RedisLink:
         *,
         operation_s: float = OPERATION_S,
         clock: Callable[[], float] = monotonic,
+        without: str = "the database alone counts minutes and hours",
     ) -> None:
+        self._away = f"Redis does not answer: {without}"
         self._operation_s = operation_s
         self._clock = clock
         pool = BlockingConnectionPool.from_url(
@@ -110,10 +115,7 @@ class RedisLink:
 
     def _note_failure(self, error: Exception) -> None:
         if not self._pause_s:
-            _logger.warning(
-                "Redis does not answer: the database alone counts minutes and hours",
-                extra={"error": type(error).__name__},
-            )
+            _logger.warning(self._away, extra={"error": type(error).__name__})
         self._pause_s = min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
         self._skip_until_s = self._clock() + self._pause_s
 

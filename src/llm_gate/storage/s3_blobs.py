@@ -35,13 +35,13 @@ class S3Blobs:
         self._store = S3Store.from_url(url)
         self._retention_ms = round(retention_s * 1000)
 
-    async def keep(self, tenant: str, medium: Medium, *, at_ms: int) -> Blob:
-        """Keep a medium from now on.
+    async def keep(self, tenant: str, medium: Medium, *, at_ms: int, until_ms: int | None = None) -> Blob:
+        """Keep a medium from now on: until an instant where one is given, else for the usual while.
 
         Raises:
             StoreUnavailable: the bucket cannot be written to.
         """
-        head = new_head(tenant, medium, at_ms, self._retention_ms)
+        head = new_head(tenant, medium, at_ms, at_ms + self._retention_ms if until_ms is None else until_ms)
         place, name = new_place(tenant)
         try:
             await obstore.put_async(self._store, f"{place}/{name}", head_line(head) + medium.data)

@@ -15,6 +15,7 @@ FIELDS = frozenset(
     {
         "alert",
         "attempts",
+        "cache",
         "cause",
         "client",
         "correlation_id",

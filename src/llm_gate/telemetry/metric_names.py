@@ -69,6 +69,14 @@ COUNTED: Mapping[str, Counted] = {
     ),
     "hedges": Counted(total="hedges", text="Targets asked beside a slow one.", labels=("provider", "won")),
     "shed": Counted(total="shed", text="Calls turned away for want of room.", labels=("reason",)),
+    "cache": Counted(
+        total="cache", text="Calls by what became of them at the cache.", labels=("operation", "result")
+    ),
+    "saved": Counted(
+        total="saved_cost_nanos",
+        text="What kept answers cost once, in billionths of a dollar.",
+        labels=("operation",),
+    ),
 }
 
 TOKENS = Counted(total="tokens", text="Tokens used.", labels=(*PLACE, "direction"))
@@ -80,6 +88,8 @@ GAUGES: Mapping[str, str] = {
     "jobs_open": "Jobs that this process carries to their end.",
     "in_flight": "Model calls under way.",
     "loop_lag_seconds": "How late the event loop was within the last minute.",
+    "cache_copies": "Answers that this process keeps a copy of.",
+    "cache_unwritten": "Answers that were never written to the cache's store.",
     "bounded": "How much something that is bounded holds.",
     "bound": "How much it may hold.",
 }

@@ -138,6 +138,12 @@ class Metrics:
         """Count a call that was turned away for want of room."""
         self._series("shed", (reason,), 1)[0] += 1
 
+    def cached(self, operation: str, word: str, saved_nanos: int | None) -> None:
+        """Count what became of a call at the cache, and what a kept answer saved."""
+        self._series("cache", (operation, word), 1)[0] += 1
+        if saved_nanos:
+            self._series("saved", (operation,), 1)[0] += saved_nanos
+
     def start(self) -> None:
         """Begin to watch the event loop, and to write for the other workers; inside the loop."""
         self.lag.start()

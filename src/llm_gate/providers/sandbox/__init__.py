@@ -30,7 +30,9 @@ from llm_gate.providers.sandbox.media import (
     SandboxTranscription,
     SandboxVideos,
 )
+from llm_gate.providers.sandbox.searching import SandboxSearch, respond_search
 from llm_gate.providers.sandbox.studio import respond_media
+from llm_gate.providers.sandbox.training import SandboxTuning, respond_training, tuned_from
 
 __all__ = ["CONTROL_HEADER", "GREETING", "Control", "provider", "read_control", "respond"]
 
@@ -102,7 +104,11 @@ def respond(request: HttpRequest, now_s: float) -> LocalReply:
     if control.fail is not None:
         return _failure(control.fail, delay_s)
     try:
-        media = respond_media(request, now_s)
+        media = (
+            respond_training(request, now_s)
+            or respond_media(request, now_s)
+            or respond_search(request, now_s)
+        )
         if media is not None:
             return media if control.cut_after is None else _cut(media)
         body: dict[str, Any] = msgspec.json.decode(request.body)
@@ -268,7 +274,9 @@ def _text(body: dict[str, Any]) -> str:
     seen = f" It came with {pictures} media part(s), which nobody looked at." if pictures else ""
     if last["role"] in {"tool", "function"}:
         return f"{GREETING} The tool said: {said}"
-    return f"{GREETING} You said: {said}{seen}"
+    base = tuned_from(body["model"])
+    whose = "" if base is None else f" It speaks as {body['model']}, tuned from {base}."
+    return f"{GREETING}{whose} You said: {said}{seen}"
 
 
 def _said(message: dict[str, Any]) -> tuple[str, int]:
@@ -330,7 +338,9 @@ provider = Provider(
         "face_swap": SandboxFaceSwaps(),
         "speech": SandboxSpeech(),
         "transcription": SandboxTranscription(),
+        "search": SandboxSearch(),
     },
     jobs={"video": SandboxVideos()},
+    tuning=SandboxTuning(),
     respond=respond,
 )
