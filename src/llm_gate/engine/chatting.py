@@ -86,14 +86,15 @@ class Chatting:
         turn = await self._caching.turn(question, read_chat, self._vector(working, context))
         if isinstance(turn, Hit):
             return await self._kept(working, prepared, turn, context)
+        # Whatever fails up to its end, those who wait for this call must hear of it.
         with turn:
             answer = await self._ask(working, prepared, context)
-        cost_nanos = None if answer.cost is None else answer.cost.nanos
-        body = None
-        if turn.keeps:
-            in_form = is_structured(prepared.request)
-            body = write_chat(answer.result, answer.target, answer.usage, cost_nanos, in_form=in_form)
-        await turn.keep(body, cost_nanos)
+            cost_nanos = None if answer.cost is None else answer.cost.nanos
+            body = None
+            if turn.keeps:
+                in_form = is_structured(prepared.request)
+                body = write_chat(answer.result, answer.target, answer.usage, cost_nanos, in_form=in_form)
+            await turn.keep(body, cost_nanos)
         self._caching.meters.cached("chat", turn.word, None)
         return structs.replace(answer, cache=turn.word)
 

@@ -63,9 +63,11 @@ class Embedding:
             return await self._kept(prepared, turn, context)
         with turn:
             answer = await self._ask(working, request, prepared, context)
-        cost_nanos = None if answer.cost is None else answer.cost.nanos
-        body = write_embedding(answer.result, answer.target, answer.usage, cost_nanos) if turn.keeps else None
-        await turn.keep(body, cost_nanos)
+            cost_nanos = None if answer.cost is None else answer.cost.nanos
+            body = None
+            if turn.keeps:
+                body = write_embedding(answer.result, answer.target, answer.usage, cost_nanos)
+            await turn.keep(body, cost_nanos)
         self._caching.meters.cached("embedding", turn.word, None)
         return structs.replace(answer, cache=turn.word)
 

@@ -1,8 +1,8 @@
 """What a call may use before it is made: tokens and money, as a bound that holds or as what is likely.
 
 The bound goes by the UTF-8 bytes of everything that is sent, since no tokeniser makes more tokens than bytes, and by
-the output that the provider is told to stop at. The likely figure is that of
-engine/likely.py.
+the output that the provider is told to stop at. The likely figure is
+that of engine/likely.py.
 """
 
 from collections.abc import Sequence
